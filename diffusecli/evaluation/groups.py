@@ -94,10 +94,10 @@ def has_groups(rows: Sequence[Evaluated]) -> bool:
 
 
 def distance(row: Evaluated) -> float:
-    """The exact TVD, otherwise the TVD of the samples; nan if neither is known."""
+    """The exact TVD, otherwise the excess TVD of the samples, so that few answers do not look far; nan if neither is known."""
     if row.exact is not None and not math.isnan(row.exact.tvd):
         return row.exact.tvd
-    return row.figures.tvd if row.figures is not None else math.nan
+    return row.figures.excess_tvd if row.figures is not None else math.nan
 
 
 def in_wordings(rows: Sequence[Evaluated]) -> list[Evaluated]:

@@ -20,10 +20,6 @@ _USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
-NO_DIFFERENCE_IN_REST = "; no difference found in the rest"
-"""In a verdict that is open only because of the share off target."""
-
-
 class Kind(NamedTuple):
     """The words for what is judged."""
 
@@ -44,7 +40,7 @@ def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWER
     if found.n == 0:
         return "no samples"
     if many_off(found):
-        return _off_target(found, of, level)
+        return _off_target(found, exact, of, level)
     if found.p_value < level:
         return f"{_departure(found, exact, of)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
@@ -87,20 +83,20 @@ def _share_off(found: Figures, of: Kind) -> str:
     return of.off.format(_percent(1 - found.valid)) + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _off_target(found: Figures, of: Kind, level: float) -> str:
+def _off_target(found: Figures, exact: ExactFigures | None, of: Kind, level: float) -> str:
     """The verdict if certainly more answers are off target than tolerated.
 
     How much that matters depends on the bounds of the distance, as for wrong shares; off-target answers are part of it.
     The larger part is named first: the TVD is the off-target share plus what targets that come too often have beyond their weights.
     """
-    off = _share_off(found, of)
+    off, (low, high) = _share_off(found, of), _bounds(found, exact)
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
-    if found.tvd_high <= _CLOSE:
+    if high <= _CLOSE:
         return f"close to the target, {off} {figures}"
-    if found.tvd_low <= _CLOSE:
+    if low <= _CLOSE:
         if found.p_value < level or too_few(found, level):
-            return f"{_differs(found.tvd_low, found.tvd_high)}, {off} {figures}"
-        return f"{off}{NO_DIFFERENCE_IN_REST} {figures}"
+            return f"{_differs(low, high)}, {off} {figures}"
+        return f"undecided, {off}, {_between(low, high)} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
     return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
@@ -124,10 +120,7 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
         return f"close to the target, but {impossible}" if found.tvd_high <= _CLOSE else impossible
     if found.too_even:
         return "follows the target more evenly than independent draws would"
-    known = exact is not None and not math.isnan(exact.tvd)
-    low, high = (
-        (_lowest_tvd(exact, found), exact.tvd_of_answers) if exact is not None and known else (found.tvd_low, found.tvd_high)
-    )
+    low, high = _bounds(found, exact)
     if high <= _CLOSE:
         return "close to the target"
     missing = _missing(found)
@@ -136,14 +129,28 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
     return f"wrong shares{missing}" if missing else f"{of.valid}, wrong shares"
 
 
+def _bounds(found: Figures, exact: ExactFigures | None) -> tuple[float, float]:
+    """Bounds of the TVD: exact if the model's probabilities are known, otherwise of its 95 % interval."""
+    if exact is not None and not math.isnan(exact.tvd):
+        return _lowest_tvd(exact, found), exact.tvd_of_answers
+    return found.tvd_low, found.tvd_high
+
+
 def _differs(low: float, high: float) -> str:
     """The difference with its bounds, if they say anything."""
+    return "differs from the target" + (f" by a {_between(low, high)}" if low >= _ZERO or high < _USELESS else "")
+
+
+def _between(low: float, high: float) -> str:
+    """Bounds of a TVD. An upper bound above what counts as close is not rounded to it.
+
+    >>> _between(0.0134, 0.0455), _between(0.0134, 0.0201), _between(0.0, 0.03)
+    ('TVD between 0.013 and 0.046', 'TVD between 0.013 and 0.0201', 'TVD of at most 0.030')
+    """
     highest = f"{high:.3f}"
-    if float(highest) <= _CLOSE:  # rounded, it would look like one that is close
+    if float(highest) <= _CLOSE < high:
         highest = f"{math.ceil(1e4 * high) / 1e4:.4f}"
-    if low >= _ZERO:
-        return f"differs from the target by a TVD between {low:.3f} and {highest}"
-    return "differs from the target" + (f" by a TVD of at most {highest}" if high < _USELESS else "")
+    return f"TVD between {low:.3f} and {highest}" if low >= _ZERO else f"TVD of at most {highest}"
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:

@@ -150,7 +150,7 @@ def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
         return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
-        of = f"of valid answers: joint p of the three tests below, from {f.repeats} simulated samples{level}"
+        of = f"of valid answers: lowest of the three p below, corrected for three tests by {f.repeats} simulated samples{level}"
         yield Line("test of fit", p_value(f.p_value, f.least_p), of)
         for by, p, sides, note in (
             ("G", f.g_p_value, 2, f"two-sided; G {thousandths(f.g)}"),
@@ -234,14 +234,8 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         yield Line(
             f"TVD of {f.name}",
             thousandths(f.tvd),
-            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}; a field differs if p < {found.field_level:.3g}",
+            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}; the shares differ if p < {found.field_level:.3g}",
         )
-    if (wrong := found.wrong_pair) is not None and found.wrong_fields:
-        yield Line(
-            "given these shares", thousandths(wrong.sampled),
-            f"{wrong.measure} of {wrong.first} and {wrong.second}: {wrong.departure(wrong.given_fields)} "
-            f"({p_value(found.beyond_fields_p_value, found.least_pairs_p)}); perfect sampler with these shares {thousandths(wrong.given_fields)}",
-        )  # fmt: skip
     if (worst := found.worst_pair) is not None:
         judged = worst.departure(worst.perfect) if found.pairs_p_value < PAIRS_LEVEL else "fits"
         over = " over all pairs" if len(found.pairs) > 1 else ""
@@ -249,6 +243,12 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
             f"worst of {len(found.pairs)} pairs" if over else "association", thousandths(worst.sampled),
             f"{worst.measure} of {worst.first} and {worst.second}: {judged} ({p_value(found.pairs_p_value, found.least_pairs_p)}{over}); "
             f"perfect sampler {thousandths(worst.perfect)}, weights {thousandths(worst.target)}",
+        )  # fmt: skip
+    if (wrong := found.wrong_pair) is not None and found.wrong_fields:
+        yield Line(
+            "  at these shares", thousandths(wrong.sampled),
+            f"{wrong.measure} of {wrong.first} and {wrong.second}: {wrong.departure(wrong.given_fields)} "
+            f"({p_value(found.beyond_fields_p_value, found.least_pairs_p)}); perfect sampler with the sampled shares of fields {thousandths(wrong.given_fields)}",
         )  # fmt: skip
     if found.sdmetrics is not None:
         yield Line("SDMetrics score", thousandths(found.sdmetrics.score), f"perfect sampler {thousandths(found.sdmetrics.perfect)}")

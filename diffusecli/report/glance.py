@@ -14,9 +14,11 @@ from diffusecli.evaluation.comparison import are_copies, no_interval
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names, with_sampler
+from diffusecli.report import views
 from diffusecli.report.groups import group_legend, group_table, worst_table
 from diffusecli.report.parts import Flow, Sentence, format_of, label, nats, new_table, percent, thousandths
 from diffusecli.report.parts import labels as short_labels
+from diffusecli.report.scores import scores
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import DRIFT_SCALE, mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
@@ -29,6 +31,7 @@ _DIFFERENCE = len("  exact KL, no sampling error")
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """The output for many prompts, without the details of each."""
+    yield from _counts(found)
     compared = list(runs(found))
     yield from compared
     yield from matrices(found)
@@ -39,6 +42,24 @@ def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     if count := len({row.prompt.key for row in found.rows if not row.prompt.targets}):
         yield Text(f"{many(count, 'prompt')} without targets not shown. Add --only NAME to see one")
     yield Text(f"\n{group_legend(found)}", style="dim")
+
+
+def _counts(found: Evaluation) -> Iterator[RenderableType]:
+    """How many prompts each sampler follows."""
+    for score in scores(found.rows, views.samplers(found.rows)):
+        if score.judged:
+            missed = score.judged - score.follows - score.close - score.open
+            others = ((score.close, "close", "yellow"), (score.open, "undecided", "yellow"), (missed, _do(missed), "red"))
+            rest = [Text.assemble(", ", (f"{count} {words}", style)) for count, words, style in others if count]
+            name = spelled(score.sampler.label)
+            yield Text.assemble(
+                f"{name}: ", (f"{score.follows} of {score.judged} follow their target", "green" if score.follows else ""), *rest
+            )
+
+
+def _do(count: int) -> str:
+    """The verb of those that do not follow."""
+    return "does not" if count == 1 else "do not"
 
 
 def _worded(found: Evaluation) -> Iterator[RenderableType]:
@@ -70,8 +91,12 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     shown = short_labels([names[run] for run in by_run], _WIDEST_RUN)
     for (rows, line), name in zip(zip(by_run.values(), lines, strict=True), shown, strict=True):
         table.add_row(name, *([] if everywhere else [str(len(rows))]), *(line[place] for place in known))
-    over = many(len(everywhere), "prompt") if everywhere else "different prompts"
-    yield Text(f"\nruns: means over {over}", style="bold")
+    if len(everywhere) == 1 and all(len(rows) == 1 for rows in by_run.values()):
+        shared = next(row.prompt for row in tuned if row.prompt.digest in everywhere)
+        title = f"runs: {spelled(prompt_names(row.prompt for row in found.rows)[shared.key])}"
+    else:
+        title = f"runs: means over {many(len(everywhere), 'prompt') if everywhere else 'different prompts'}"
+    yield Text(f"\n{title}", style="bold")
     yield table
     if heads.index("drift") in known:
         yield Sentence(f"drift: from the base model on held-out instructions, nats per token ({DRIFT_SCALE})", style="dim")
@@ -139,7 +164,8 @@ def differences(
             table.add_row("  exact KL, no sampling error", f"{d.exact_kl:+.4f} ")
         yield table
     if unknown:
-        yield Sentence(f"none: no interval, because there are {' or '.join(sorted(unknown))}", style="dim")
+        yield Text("")
+        yield Sentence(f'"none" in place of an interval: there are {" or ".join(sorted(unknown))}', style="dim")
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

@@ -20,6 +20,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
 from diffusecli.report.parts import label, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
+from diffusecli.report.wording import STYLES, mark_of
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -111,32 +112,41 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
         return
     names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
     several, named = len({(row.run, row.mode) for row in rows}) > 1, _short_samplers(samplers)
-    table = new_table(Text("prompt"), *([Text("sampler")] if several else []), *((head, "right") for head in WORST_FIGURES))
-    for row in rows:
-        sampler = named[row.run, row.mode]
-        table.add_row(label(names[row.prompt.key], 36), *([sampler] if several else []), *worst_figures(row))
+    heads, *figures = worst_figures(rows)
+    signed = any(row.tally.n for row in rows)  # without samples all rows have the same sign
+    table = new_table(
+        Text("  prompt" if signed else "prompt"), *([Text("sampler")] if several else []), *((head, "right") for head in heads)
+    )
+    for row, cells in zip(rows, figures, strict=True):
+        sign, kind = mark_of(row.verdict)
+        before = Text(f"{sign} " if signed else "", style=STYLES[kind])
+        name = Text.assemble(before, label(names[row.prompt.key], 34))
+        table.add_row(name, *([named[row.run, row.mode]] if several else []), *cells)
     yield Text(f"\nfurthest from the target, by {_measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
     yield table
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
     yield Text(f"details of one prompt: --only {quote(spelled(shown))}")
 
 
-WORST_FIGURES = ("TVD", "KL", "on target")
-"""Columns of the table of the furthest prompts."""
+def worst_figures(rows: Sequence[Evaluated]) -> list[list[str]]:
+    """Heads of columns, then the exact figures of each row, or those of its samples if there are none. Empty columns are left out."""
+    heads = ["N", "TVD", "perfect sampler", "KL", "on target"]
+    lines = [_worst_line(row) for row in rows]
+    known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
+    return [[line[place] for place in known] for line in (heads, *lines)]
 
 
-def worst_figures(row: Evaluated) -> tuple[str, str, str]:
-    """The exact figures of one row, or those of its samples if there are none."""
+def _worst_line(row: Evaluated) -> tuple[str, ...]:
     f, exact = row.figures, row.exact
-    sampled = f is not None and (exact is None or math.isnan(exact.tvd))
-    tvd = f.tvd if f is not None and sampled else exact.tvd if exact is not None else math.nan
-    on_target = exact.on_target if exact is not None else f.valid if f is not None else math.nan
-    return thousandths(tvd), nats(exact.kl) if exact is not None else "-", percent(on_target)
+    kl = nats(exact.kl) if exact is not None else "-"
+    if f is not None and (exact is None or math.isnan(exact.tvd)):
+        return str(f.n), thousandths(f.tvd), thousandths(f.tvd_floor), kl, percent(f.valid if exact is None else exact.on_target)
+    return ("-", thousandths(exact.tvd), "-", kl, percent(exact.on_target)) if exact is not None else ("-",) * 5
 
 
 def _measure(rows: Sequence[Evaluated]) -> str:
     known = [row.exact is not None and not math.isnan(row.exact.tvd) for row in rows]
-    return "exact TVD" if all(known) else "TVD" if any(known) else "the TVD of samples"
+    return "exact TVD" if all(known) else "TVD" if any(known) else "the excess TVD of samples"
 
 
 def _short_samplers(samplers: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:

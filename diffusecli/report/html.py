@@ -35,7 +35,7 @@ from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
 from diffusecli.report.wording import DRIFT_SCALE, count, readable, text
-from diffusecli.runs.sample_files import ASKED, BASELINES, MODES, read_meta
+from diffusecli.runs.sample_files import ASKED, BASELINES, read_meta
 from diffusecli.system.errors import joined, many
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def left_out(row: Evaluated) -> str:
 
 def off_target_leads(section: Section) -> bool:
     """Whether the verdict of a tuned sampler begins with the share off target, so that these texts explain it."""
-    return any(row.verdict.removeprefix(FIRST_DRAW).startswith("off target") for _, row in section.main)
+    return any(row.verdict.removeprefix(FIRST_DRAW).startswith(("off target", "undecided, off target")) for _, row in section.main)
 
 
 def few_are_valid(section: Section) -> bool:
@@ -163,7 +163,8 @@ def _origins(evaluation: Evaluation) -> Iterator[str]:
     for facts in evaluation.runs:
         manifest, modes = facts.manifest, dict.fromkeys(row.mode for row in evaluation.rows if row.run == facts.run and row.tally.n)
         model, trained = _model(facts), (manifest.model_extra or {}).get("time")
-        times = [_day(read_meta(facts.folder.samples(mode)).get("time")) for mode in modes if mode in MODES]
+        files = facts.folder.sample_files()
+        times = [_day(read_meta(files[mode]).get("time")) for mode in modes if mode in files]
         adapter = manifest.adapter_sha256
         parts = [
             f"base model {model}" if model and not shared else "",

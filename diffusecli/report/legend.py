@@ -37,6 +37,11 @@ _OTHERS = (
         "field",
         "differs if p < 0.025 / number of fields, and a pair if p < 0.025 over all pairs (joint level 5 %, Bonferroni)",
     ),
+    (
+        "  at these shares",
+        "with these shares",
+        "of a perfect sampler, if each field had the sampled shares: tests the association alone",
+    ),
     (CRAMERS_V, "Cramér's V", "association of two fields, from 0 (independent) to 1 (a value of one fixes the other)"),
     (CORRELATION, "correlation", "association of two fields of numbers, from -1 to 1; 0 is none"),
 )

@@ -12,7 +12,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.files.markdown import markdown_cell
 from diffusecli.prompts.rounded_figures import with_rounding
-from diffusecli.report.groups import WORST_FIGURES, columns, group_legend, worst_figures
+from diffusecli.report.groups import columns, group_legend, worst_figures
 from diffusecli.report.parts import format_of, nats, percent, thousandths
 from diffusecli.report.wording import distinct_of_10, of_wordings
 from diffusecli.system.terminal import spelled
@@ -28,12 +28,13 @@ def _lines(found: Evaluation) -> Iterator[str]:
     samplers = {pair: spelled(name) for pair, name in labels(found.rows).items()}
     glance, by_folder = are_many(found.rows), list(_groups(found, samplers))
     if glance:
-        yield from _head("furthest from the target", "sampler", *(f">{name}" for name in WORST_FIGURES))
+        heads, *of_worst = worst_figures(worst(found.rows))
+        yield from _head("furthest from the target", "sampler", *(f">{name}" for name in heads))
     else:
         yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD / floor", ">excess TVD",
                          ">exact KL", ">p", "verdict")  # fmt: skip
-    for row in worst(found.rows) if glance else found.rows:
-        figures = worst_figures(row) if glance else (*_figures(row), spelled(row.verdict))
+    for place, row in enumerate(worst(found.rows) if glance else found.rows):
+        figures = of_worst[place] if glance else (*_figures(row), spelled(row.verdict))
         yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
     worded = [(row, line) for row in in_wordings(found.rows) if row.exact for line in of_wordings(row.exact.wordings)]
     worded += [

@@ -19,6 +19,7 @@ from diffusecli.system.notices import some_of
 
 _MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
 _MOST_FURTHER = 2  # runs that are all named
+_MORE = 10  # times as many answers
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
@@ -42,10 +43,8 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     bad = [row for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs]
     yield from _further(bad, runs)
     unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
-    if unsure is not None and (unsure.exact is None or math.isnan(unsure.exact.tvd)):
-        folder = runs[unsure.run].folder
-        if folder.has_adapter and folder.config.is_file():
-            yield f"compute the exact distance: `diffuse evaluate {quote(str(folder.path))} --exact`"
+    if unsure is not None:
+        yield from _decided(unsure, runs[unsure.run])
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -66,6 +65,18 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
         step = if_readable(partial(training, runs[run].folder, further=True))
         of = f" (the worst run; then {some_of(worst_first[1:])})" if len(worst_first) > _MOST_FURTHER else ""
         yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
+
+
+def _decided(row: Evaluated, run: RunFacts) -> Iterator[str]:
+    """What decides an open verdict: the exact distance; if it is known and too large, more training, and otherwise more answers."""
+    if row.exact is None or math.isnan(row.exact.tvd):
+        if run.folder.has_adapter and run.folder.config.is_file():
+            yield f"compute the exact distance: `diffuse evaluate {quote(str(run.folder.path))} --exact`"
+    elif row.verdict.startswith("too few"):
+        if step := if_readable(lambda: sampling(run.folder, row.prompt.alias)):
+            yield f"draw more samples: `{step.command} -n {_MORE * row.tally.n}`"
+    else:
+        yield from _said(if_readable(lambda: training(run.folder, further=True)))
 
 
 def _distance(row: Evaluated) -> float:

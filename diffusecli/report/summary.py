@@ -35,6 +35,7 @@ from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
     FEW_VALID,
     MANY_OFF,
+    STYLES,
     distinct_of_10,
     mark_of,
     of_wordings,
@@ -47,7 +48,6 @@ from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import joined, many
 from diffusecli.system.terminal import spelled
 
-_STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
 _BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
 _MOST_NAMED = 3  # samplers whose answers are not shown
 _MOST_FREQUENT = 5
@@ -62,7 +62,8 @@ _SHORT_TEXT = 34  # least columns of one of several answers in a line
 def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bool = False) -> RenderableType:
     """The whole output; figures by folder if there are many prompts."""
     if are_many(found.rows):
-        return Group(*at_a_glance(found))
+        whole = [Sentence("all figures of a prompt: `--verbose --only NAME`", style="dim")] if verbose else []
+        return Group(*at_a_glance(found), *whole)
     parts: list[RenderableType] = []
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
@@ -103,8 +104,10 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     has_kl = any(row.exact is not None or row.bounds is not None for row in found.rows)
     terms = ["TVD: share of all answers that would have to change"] if has_tvd else []
     terms += ["KL: in nats"] if has_kl else []
+    near = any(row.verdict.startswith(("undecided", "close to", "differs from")) for row in found.rows)
     if terms:
-        yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect", style="dim"))
+        close = ". A TVD of at most 0.02 is close to the target" if near else ""
+        yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect{close}", style="dim"))
 
 
 def _in_detail(rows: Sequence[Evaluated], *, verbose: bool) -> tuple[Sequence[Evaluated], Sequence[Evaluated]]:
@@ -134,7 +137,7 @@ def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[Rendera
     sign, kind = mark_of(row.verdict)
     whole = Table.grid(padding=(0, 1))  # later lines of the sentence are indented
     words = row.verdict if verbose else sentence(row.verdict)
-    whole.add_row(Text(f"  {sign}", style=_STYLES[kind]), Sentence(f"{spelled(sampler)}: {spelled(words)}", style=_STYLES[kind]))
+    whole.add_row(Text(f"  {sign}", style=STYLES[kind]), Sentence(f"{spelled(sampler)}: {spelled(words)}", style=STYLES[kind]))
     yield whole
     if verbose:
         yield AllFigures(row)
@@ -216,8 +219,8 @@ def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
         fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True
     ):
         sign, kind = mark_of(f.verdict)
-        said = Sentence(sentence(f.verdict), style=_STYLES[kind])
-        table.add_row(Text.assemble("  ", (sign, _STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
+        said = Sentence(sentence(f.verdict), style=STYLES[kind])
+        table.add_row(Text.assemble("  ", (sign, STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
     return table
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
-from diffusecli.evaluation.verdicts import NO_DIFFERENCE_IN_REST, too_few
 from diffusecli.evaluation.verdicts import p_value as p_in_words
+from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.system.errors import many, printable, shortened
 
@@ -29,6 +29,8 @@ FEW_VALID = 0.05  # share of valid answers, below which their statistics say not
 MANY_OFF = 0.05  # share of samples off target from which reports point to them
 DRIFT_SCALE = "0.02 is small, 0.4 is large"
 """How much drift is bad, as measured in `docs/study.md`."""
+STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}
+"""Kind of a verdict -> its colour on the terminal."""
 _MARKS = (
     ("follows the target more evenly", "≈", "near"),
     ("follows the target over all wordings", "≈", "near"),
@@ -37,6 +39,7 @@ _MARKS = (
     ("differs from the target by a TVD", "?", "open"),
     ("differs from the target (", "?", "open"),
     ("differs from the target,", "?", "open"),
+    ("undecided", "?", "open"),
     ("too few samples", "?", "open"),
     ("open-ended", "○", "open"),
     ("no samples", "–", "open"),
@@ -100,12 +103,10 @@ def mark_of(verdict: str) -> tuple[str, str]:
     ('≈', 'near')
     >>> mark_of("first draw: follows the target (p = 0.4)")
     ('✓', 'good')
-    >>> mark_of("2.8 % other or no value; no difference found in the rest (p = 0.69, excess TVD 0.009)")
+    >>> mark_of("undecided, 2.8 % other or no value, TVD between 0.011 and 0.076 (p = 0.69, excess TVD 0.009)")
     ('?', 'open')
     """
     phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
-    if NO_DIFFERENCE_IN_REST in phrase:
-        return "?", "open"
     return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
 

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from diffusecli.evaluation.groups import worst
+from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.files.writing import write_json
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.groups import worst_figures
 from diffusecli.report.markdown import as_markdown
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import prompts_overview, trained_table
 from diffusecli.training.questions import Exact, Figures
-from diffusecli.verbs.evaluate import evaluate
+from diffusecli.verbs.evaluate import Question, evaluate
 from tests.evaluation.test_groups import mixture, number, shift  # noqa: F401 (a fixture)
 from tests.verbs.test_evaluate import HALVES, rendered
 
@@ -170,13 +174,29 @@ def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
     lines = [words(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:1] == ["dice"])
     assert lines[at][1:] == ["first-of-two-…", "(tuned)", "15", "0.2500", "90.0%", "0.067", "0.015"]
-    assert "furthest from the target, by the TVD of samples: 10 of 30 prompts" in text
+    assert "furthest from the target, by the excess TVD of samples: 10 of 30 prompts" in text
+    assert re.search(r"^first-of-two-runs \(tuned\): \d+ of 30 follow their target, \d+ undecided, \d+ do not$", text, re.MULTILINE)
     page = Parsed(html_report(found))
     assert sum(attributes.get("class") == "prompt" for tag, attributes in page.tags if tag == "section") == 10
     assert len(found.differences) == 4 * 30
     shown = sum("95 % interval" in words for words in page.words if words.startswith(("+", "−")))
     assert shown == 2 * 10, "of prompts shown, between runs: within one, both samplers have the same answers"
     assert "| dice |" in as_markdown(found)
+
+
+def test_few_answers_do_not_make_a_prompt_the_furthest_from_its_target():
+    """20 of them have the TVD of a perfect sampler; 1000 have less, but far more than a perfect sampler."""
+    coin = Prompt(request="x", targets=("a", "b"), alias="few.json")
+    other = Prompt(request="y", targets=("a", "b"), alias="many.json")
+    given = (
+        SampleSet("r", "lora", coin, Answers({"a": 12, "b": 8})),
+        SampleSet("r", "lora", other, Answers({"a": 580, "b": 420})),
+    )
+    rows = evaluate([], Question(given=given)).rows
+    assert [row.prompt.alias for row in worst(rows)] == ["many.json", "few.json"]
+    assert rows[0].figures.tvd > rows[1].figures.tvd
+    assert worst_figures(worst(rows))[0] == ["N", "TVD", "perfect sampler", "on target"]
+    assert [line[0] for line in worst_figures(worst(rows))] == ["N", "1000", "20"]
 
 
 def test_overviews_of_many_prompts_are_medians_by_folder():

@@ -365,6 +365,7 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
     closed = explained(page)
     assert "with the exact 95\u202f% interval (Clopper and Pearson’s)" in page
     own = [
+        "✓ ≈ ? ✗",
         "valid",
         "entropy",
         "effective outcomes",
@@ -730,7 +731,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
     four = {f"{name}.json": prompt("ab") for name in "pqrs"}
     run_with(tmp_path / "run", four, {"lora": dict.fromkeys(four, even) | {"p.json": even | {"c": 4}}})
     found = evaluate([tmp_path])
-    assert found.rows[0].verdict.startswith("off target 4 %; no difference found in the rest")  # 4 of 100 off target
+    assert found.rows[0].verdict.startswith("undecided, off target 4 %, TVD between")  # 4 of 100 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 

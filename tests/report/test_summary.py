@@ -20,6 +20,7 @@ from diffusecli.report.parts import Flow, bar
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
 from diffusecli.report.widths import distinguishable
+from diffusecli.report.wording import mark_of
 from diffusecli.runs.next_commands import Next
 from diffusecli.training.budget import Plan
 from diffusecli.verbs.evaluate import Question, evaluate
@@ -152,8 +153,8 @@ def test_the_figures_that_decide_on_fields_and_pairs_are_printed(tmp_path):
     judged = found(tmp_path, counts, asked)
     (pair,) = judged.rows[0].records.pairs
     text = " ".join(shown(judged, 200, verbose=True).split())
-    assert "a field differs if p < 0.0125" in text
-    assert f"given these shares {pair.sampled:.3f} Cramér's V of x and y: too strong (p <= 0.001)" in text
+    assert "the shares differ if p < 0.0125" in text
+    assert f"at these shares {pair.sampled:.3f} Cramér's V of x and y: too strong (p <= 0.001)" in text
     assert f"perfect sampler with these shares {pair.given_fields:.3f}" in text
 
 
@@ -412,7 +413,7 @@ def test_the_default_output_explains_its_terms_in_one_line(tmp_path):
     tvd = "TVD: share of all answers that would have to change. "
     assert shown(judged).rstrip().endswith(f"\n\n{tvd}0 is perfect")
     exact = replace(judged, rows=tuple(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)) for row in judged.rows * 2))
-    assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect\n") == 1
+    assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect.\nA TVD of at most 0.02 is close to the target\n") == 1
     assert tvd not in shown(judged, verbose=True)
 
 
@@ -511,6 +512,28 @@ def test_more_tokens_are_advised_for_open_ended_answers():
     assert list(next_steps(told)) == ["many answers were cut: sample with a larger `--max-new-tokens` (now 4)"]
 
 
+@pytest.mark.parametrize(("exact", "counts", "step"), [
+    (None, {"a": 96, "b": 98, "x": 6}, "compute the exact distance: `diffuse evaluate {run} --exact`"),
+    (0.03, {"a": 96, "b": 98, "x": 6}, "train further: `train run`"),
+    (0.01, {"a": 5, "b": 5}, "draw more samples: `diffuse sample {run} -n 100`"),
+])  # fmt: skip
+def test_what_decides_an_open_verdict(tmp_path, monkeypatch, exact, counts, step):
+    monkeypatch.setattr("diffusecli.report.next_steps.training", lambda run, *, further: Next("train further", "train run"))
+    monkeypatch.setattr(
+        "diffusecli.report.next_steps.sampling", lambda run, prompt: Next("draw samples", f"diffuse sample {run.path}")
+    )
+    run = run_with(tmp_path / "run", {"p.json": {"request": "Toss.", "targets": ["a", "b"]}}, {"lora": {"p.json": counts}})
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (run.path / name).write_bytes(b"")
+    (run.path / "config.yaml").write_text("model: m")
+    found = evaluate([run.path])
+    if exact is not None:
+        figures = ExactFigures(kl=0.0, on_target=0.97, tvd=exact)
+        found = replace(found, rows=tuple(replace(row, exact=figures) for row in found.rows))
+    assert mark_of(found.rows[0].verdict)[0] == "?"
+    assert list(next_steps(found)) == [step.format(run=run.path)]
+
+
 @pytest.mark.parametrize(("runs", "expected"), [
     (1, ["train further: `train run-0`"]),
     (2, ["train further: `train run-1`", "train further: `train run-0`"]),
@@ -567,7 +590,7 @@ def test_a_difference_says_that_answers_were_thinned_and_why_it_has_no_interval(
     assert "!: the interval excludes zero" in text
     assert "no interval" not in text
     both = evaluate([], Question(given=tuple(SampleSet(run, "lora", COIN, Answers({"{heads}": 5})) for run in "xy")))
-    assert "none: no interval, because there are fewer than 50 answers" in shown(both, 120, verbose=True)
+    assert '"none" in place of an interval: there are fewer than 50 answers' in shown(both, 120, verbose=True)
 
 
 def tuned_runs(counts):
@@ -631,7 +654,7 @@ def test_differences_are_a_table_at_60_columns():
     assert lines[start].endswith("two (tuned) minus one (tuned)   730 answers thinned to 200")
     assert re.fullmatch(r"  excess TVD +[+]0\.\d{3}  [-+]0\.\d{3} to [+]0\.\d{3}", lines[start + 1])
     assert re.fullmatch(r"  entropy +-\d\.\d{3} +none", lines[start + 2])
-    assert "none: no interval, because there are too many answers that" in lines
+    assert lines[start + 3 : start + 5] == ["", '"none" in place of an interval: there are too many answers']
 
 
 def test_a_comparison_of_the_same_answers_says_so():
