@@ -252,7 +252,8 @@ def _print_each(done: Trained) -> None:
     """Print a line per prompt. For several wordings, add their distances from the target."""
     from diffusecli.prompts.rounded_figures import with_rounding
     from diffusecli.prompts.wording_names import split_alias
-    from diffusecli.report.wording import median_and_worst, plus_minus
+    from diffusecli.report.numbers import plus_minus
+    from diffusecli.report.wording import median_and_worst
 
     trained = {prompt.digest: prompt.alias for prompt in done.after.prompts}
     for exact in (done.after, done.test):

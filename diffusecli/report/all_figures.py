@@ -23,9 +23,10 @@ from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import PAIRS_LEVEL, RecordFigures
 from diffusecli.evaluation.verdicts import p_value, too_few
 from diffusecli.prompts.rounded_figures import with_rounding
+from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
-from diffusecli.report.wording import FEW_VALID, distinct_of_10, plus_minus, raised_entropy
+from diffusecli.report.wording import FEW_VALID, distinct_of_10, raised_entropy
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 

@@ -15,8 +15,8 @@ from diffusecli.evaluation.run_records import Manifest
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.files.reading import MOST_BYTES
 from diffusecli.prompts.groups import noun_of
+from diffusecli.report.numbers import known
 from diffusecli.report.views import TARGET, Section, distinct
-from diffusecli.report.wording import known
 from diffusecli.runs.run_dir import RunDir
 from diffusecli.system.errors import many
 

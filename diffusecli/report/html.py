@@ -26,6 +26,7 @@ from diffusecli.report.content import Content, Drawn, content
 from diffusecli.report.histogram import FEW
 from diffusecli.report.legend import glossary
 from diffusecli.report.next_steps import next_steps
+from diffusecli.report.numbers import count
 from diffusecli.report.palette import DARK, LIGHT, Palette
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.prompt_charts import folder_name
@@ -34,7 +35,7 @@ from diffusecli.report.scores import of_equal, scores
 from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
-from diffusecli.report.wording import DRIFT_SCALE, count, readable, text
+from diffusecli.report.wording import DRIFT_SCALE, readable, text
 from diffusecli.runs.sample_files import ASKED, BASELINES, read_meta
 from diffusecli.system.errors import joined, many
 

@@ -8,7 +8,8 @@ from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
-from diffusecli.report.wording import count, known, number, p_value, percent, short, span
+from diffusecli.report.numbers import count, known, number, p_value, percent, span
+from diffusecli.report.wording import short
 from diffusecli.system.errors import many
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusecli.report.curves import Cumulative, Training
+from diffusecli.report.numbers import number, percent
 from diffusecli.report.scales import Scale, Tick
 from diffusecli.report.views import TARGET, Sampler
-from diffusecli.report.wording import DRIFT_SCALE, number, percent
+from diffusecli.report.wording import DRIFT_SCALE
 
 HEIGHT = 190
 """Pixels of a plot, unless the names of its lines need more."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Matrix
 from diffusecli.evaluation.names import short_names
+from diffusecli.report.numbers import known, number
 from diffusecli.report.views import distinct
-from diffusecli.report.wording import known, number
 
 _SHADE = 60  # percent of the largest value's cell
 _MOST_DESCRIBED = 60  # cells that a description has room for

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.asked import Asked
+from diffusecli.report.numbers import known, number, percent
 from diffusecli.report.row_charts import Head, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import Sampler, Section
-from diffusecli.report.wording import known, number, percent
 
 _MOST_DESCRIBED = 60  # rows that a description has room for
 _SAMPLED = "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest."

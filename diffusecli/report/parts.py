@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusecli.evaluation.open_ended import Outcome
+from diffusecli.report.numbers import ROUNDING
 from diffusecli.report.widths import distinguishable, end_of, start_of
-from diffusecli.report.wording import ROUNDING
 from diffusecli.system.terminal import in_lines, spelled
 
 _MARK = "│"

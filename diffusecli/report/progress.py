@@ -20,10 +20,10 @@ from rich.text import Text
 
 from diffusecli.evaluation.names import short_names
 from diffusecli.prompts.groups import WHOLE, group_of, noun_of
+from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import nats, percent
 from diffusecli.report.tables import answers
 from diffusecli.report.widths import distinguishable
-from diffusecli.report.wording import plus_minus
 from diffusecli.runs.iteration import Iteration, Step
 from diffusecli.sampling.settings import Standing
 from diffusecli.system.errors import many

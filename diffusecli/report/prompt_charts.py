@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from diffusecli.evaluation.evaluation import Difference
 from diffusecli.evaluation.groups import Group
 from diffusecli.prompts.groups import WHOLE, Folder
+from diffusecli.report.numbers import known, number, span
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Mark, Row, RowChart, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.scores import Score
 from diffusecli.report.views import MOST, Pair, Sampler
-from diffusecli.report.wording import known, number, short, span, unique
+from diffusecli.report.wording import short, unique
 
 _TVD = "TVD (total variation distance from the target; 0 is perfect, 1 is the largest)"
 

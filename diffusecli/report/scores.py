@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.report.numbers import known
 from diffusecli.report.views import Sampler
-from diffusecli.report.wording import known, mark_of
+from diffusecli.report.wording import mark_of
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from diffusecli.report.glance import at_a_glance, differences, drifts, matrices,
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
+from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
@@ -39,7 +40,6 @@ from diffusecli.report.wording import (
     distinct_of_10,
     mark_of,
     of_wordings,
-    plus_minus,
     raised_entropy,
     sentence,
     short,

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.verdicts import p_value
+from diffusecli.report.numbers import count, number, percent
 from diffusecli.report.parts import cut_in_words
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, WHOLE_TEXT, Sampler, Section, distinct
-from diffusecli.report.wording import count, number, percent, short, signs
+from diffusecli.report.wording import short, signs
 from diffusecli.system.errors import joined, many
 
 _MANY = 20  # targets, of which one is outside of a 95 % range by chance

@@ -8,8 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusecli.report.numbers import known
 from diffusecli.report.palette import Palette
-from diffusecli.report.wording import FILTERS, known, mark_of
+from diffusecli.report.wording import FILTERS, mark_of
 from diffusecli.system.errors import InputError
 
 if TYPE_CHECKING:

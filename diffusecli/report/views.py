@@ -20,8 +20,9 @@ from diffusecli.evaluation.ordered import values_in
 from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.all_figures import once
+from diffusecli.report.numbers import known
 from diffusecli.report.widths import distinguishable
-from diffusecli.report.wording import known, short, unique
+from diffusecli.report.wording import short, unique
 from diffusecli.runs.sample_files import ASKED
 from diffusecli.system.errors import joined
 
