@@ -14,6 +14,7 @@ from diffusecli.system.errors import joined
 PAIRS_LEVEL = SIGNIFICANCE / 2
 """The level of the test of all pairs together."""
 _MOST_NAMED = 3  # fields in a verdict
+_WORTH_SAYING = 0.01  # share of answers that do not fit the template
 _EQUAL = 1e-6  # associations that differ by less are the same
 _ALMOST_NONE = 0.25  # of a perfect sampler's Cramér's V, below which fields are almost independent
 
@@ -108,6 +109,16 @@ class RecordFigures:
     def new(self) -> float:
         """Share of answers that are new combinations of known values."""
         return max(0.0, self.known - self.copies)
+
+    @property
+    def unreadable(self) -> str:
+        """The share of answers without fields, which every field counts as no value; empty if it is small."""
+        share = 1 - self.fits
+        return (
+            f"{100 * share:.1f} % of the answers do not fit the template: every field has no value there"
+            if 1 > share >= _WORTH_SAYING
+            else ""
+        )
 
     @property
     def worst_pair(self) -> PairFigures | None:

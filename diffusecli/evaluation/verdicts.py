@@ -99,7 +99,8 @@ def _off_target(found: Figures, exact: ExactFigures | None, of: Kind, level: flo
         return f"undecided, {off}, {_between(low, high)} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
-    return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
+    by_exact = f", exact TVD {high:.3f}" if found.tvd_low <= _CLOSE else ""  # otherwise the samples show it, too
+    return off + by_exact + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
 def too_few(found: Figures, level: float = SIGNIFICANCE) -> bool:

@@ -119,9 +119,7 @@ def _of_samples(f: Figures) -> Iterator[Line]:
     yield Line("valid", percent(f.valid), f"95 % interval {percent_span(f.valid_low, f.valid_high)}")
     if f.seen:
         yield from _of_outcomes(f)
-    without = (
-        "" if math.isnan(f.tvd_low) else f"; without sampling noise {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 %)"
-    )
+    without = "" if math.isnan(f.tvd_low) else f"; true TVD {thousandths(f.tvd_low)} to {thousandths(f.tvd_high)} (95 % interval)"
     yield Line(
         "TVD", thousandths(f.tvd), f"perfect sampler {thousandths(f.tvd_floor)}, excess {thousandths(f.excess_tvd)}{without}"
     )
@@ -220,7 +218,9 @@ def _about_distinct(found: Diversity, interval: str, unfinished: int) -> str:
     if found.n < DRAWS:
         return f"needs {DRAWS} answers"
     unknown = "all answers differ" if found.distinct == found.n else "all texts are equally frequent"
-    error = f"{interval.strip('()')}; " if interval else f"error unknown: {unknown}; " if found.error_is_unknown else ""
+    error = (
+        f"{interval.strip('()')} (95 % interval); " if interval else f"error unknown: {unknown}; " if found.error_is_unknown else ""
+    )
     cut = f"; {unfinished} unfinished" if unfinished else ""
     return f"{error}different texts expected in {DRAWS} answers{cut}"
 

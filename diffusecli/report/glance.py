@@ -31,7 +31,7 @@ _DIFFERENCE = len("  exact KL, no sampling error")
 
 def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     """The output for many prompts, without the details of each."""
-    yield from _counts(found)
+    yield from counts(found)
     compared = list(runs(found))
     yield from compared
     yield from matrices(found)
@@ -44,7 +44,7 @@ def at_a_glance(found: Evaluation) -> Iterator[RenderableType]:
     yield Text(f"\n{group_legend(found)}", style="dim")
 
 
-def _counts(found: Evaluation) -> Iterator[RenderableType]:
+def counts(found: Evaluation) -> Iterator[RenderableType]:
     """How many prompts each sampler follows."""
     for score in scores(found.rows, views.samplers(found.rows)):
         if score.judged:
@@ -84,7 +84,7 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
     if len(by_run) < 2 or (not everywhere and all(len(rows) < 2 for rows in by_run.values())):
         return
     names = short_names(list(by_run))
-    heads = ("exact\nKL", "on\ntarget", "TVD of\nsamples", "perfect\nsampler", "follow\ntarget", "drift")
+    heads = ("exact\nKL", "exact on\ntarget", "TVD of\nsamples", "perfect\nsampler", "follow\ntarget", "drift")
     lines = [_of_run(rows, found.drift.get(run)) for run, rows in by_run.items()]
     known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
     table = new_table(Text("run"), *([] if everywhere else [("prompts", "right")]), *((heads[place], "right") for place in known))
@@ -93,7 +93,7 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
         table.add_row(name, *([] if everywhere else [str(len(rows))]), *(line[place] for place in known))
     if len(everywhere) == 1 and all(len(rows) == 1 for rows in by_run.values()):
         shared = next(row.prompt for row in tuned if row.prompt.digest in everywhere)
-        title = f"runs: {spelled(prompt_names(row.prompt for row in found.rows)[shared.key])}"
+        title = f"runs, on the prompt {spelled(prompt_names(row.prompt for row in found.rows)[shared.key])}"
     else:
         title = f"runs: means over {many(len(everywhere), 'prompt') if everywhere else 'different prompts'}"
     yield Text(f"\n{title}", style="bold")
@@ -155,7 +155,7 @@ def differences(
         table.add_column(width=_DIFFERENCE)
         table.add_column(justify="right", width=9)
         for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy)):
-            if not math.isnan(some.value):
+            if not math.isnan(some.value) and (name != "entropy" or _have_entropies(d)):
                 interval = "none" if math.isnan(some.low) else f"{some.low:+.3f} to {some.high:+.3f}"
                 table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", interval)
                 if math.isnan(some.low):
@@ -166,6 +166,11 @@ def differences(
     if unknown:
         yield Text("")
         yield Sentence(f'"none" in place of an interval: there are {" or ".join(sorted(unknown))}', style="dim")
+
+
+def _have_entropies(found: Difference) -> bool:
+    """Whether both samplers have a figure of the entropy: without a valid answer it says nothing."""
+    return all(row.figures is None or row.figures.seen for row in (found.before, found.after))
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

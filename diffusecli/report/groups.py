@@ -122,7 +122,7 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
         before = Text(f"{sign} " if signed else "", style=STYLES[kind])
         name = Text.assemble(before, label(names[row.prompt.key], 34))
         table.add_row(name, *([named[row.run, row.mode]] if several else []), *cells)
-    yield Text(f"\nfurthest from the target, by {_measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
+    yield Text(f"\nfurthest from the target, by {measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
     yield table
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
     yield Text(f"details of one prompt: --only {quote(spelled(shown))}")
@@ -130,7 +130,8 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
 
 def worst_figures(rows: Sequence[Evaluated]) -> list[list[str]]:
     """Heads of columns, then the exact figures of each row, or those of its samples if there are none. Empty columns are left out."""
-    heads = ["N", "TVD", "perfect sampler", "KL", "on target"]
+    exact = any(row.exact is not None for row in rows)
+    heads = ["N", "TVD", "perfect sampler", "excess", "KL", "on target" if exact else "valid"]
     lines = [_worst_line(row) for row in rows]
     known = [place for place in range(len(heads)) if any(line[place] != "-" for line in lines)]
     return [[line[place] for place in known] for line in (heads, *lines)]
@@ -140,11 +141,19 @@ def _worst_line(row: Evaluated) -> tuple[str, ...]:
     f, exact = row.figures, row.exact
     kl = nats(exact.kl) if exact is not None else "-"
     if f is not None and (exact is None or math.isnan(exact.tvd)):
-        return str(f.n), thousandths(f.tvd), thousandths(f.tvd_floor), kl, percent(f.valid if exact is None else exact.on_target)
-    return ("-", thousandths(exact.tvd), "-", kl, percent(exact.on_target)) if exact is not None else ("-",) * 5
+        return (
+            str(f.n),
+            thousandths(f.tvd),
+            thousandths(f.tvd_floor),
+            thousandths(f.excess_tvd),
+            kl,
+            percent(f.valid if exact is None else exact.on_target),
+        )
+    return ("-", thousandths(exact.tvd), "-", "-", kl, percent(exact.on_target)) if exact is not None else ("-",) * 6
 
 
-def _measure(rows: Sequence[Evaluated]) -> str:
+def measure(rows: Sequence[Evaluated]) -> str:
+    """What `worst` ranks by."""
     known = [row.exact is not None and not math.isnan(row.exact.tvd) for row in rows]
     return "exact TVD" if all(known) else "TVD" if any(known) else "the excess TVD of samples"
 

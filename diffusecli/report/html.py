@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
+from diffusecli.evaluation.groups import worst
 from diffusecli.evaluation.metrics import FIRST_DRAW
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
@@ -23,6 +24,7 @@ from diffusecli.prompts.answers import by_count
 from diffusecli.report.all_figures import lines_of
 from diffusecli.report.asked import rest_of_request, shared_folder, title
 from diffusecli.report.content import Content, Drawn, content
+from diffusecli.report.groups import measure
 from diffusecli.report.histogram import FEW
 from diffusecli.report.legend import glossary
 from diffusecli.report.next_steps import next_steps
@@ -72,7 +74,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "by_folder": found.by_folder, "follow": found.follow, "folder_name": folder_name, "shared": shared_folder(every), "folder_chart": found.folder_chart,
         "samplers": named, "scores": of_equal(scores(evaluation.rows, named)), "runs": short_names([run.run for run in evaluation.runs]),
         "sources": list(dict.fromkeys(row.run for row in evaluation.rows)), "answers": _answers(evaluation, answered), "settings": _settings(evaluation),
-        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > 1 else None, "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
+        "rest": rest_of_request(every, [some.asked for _, some in found.sections]), "overview": found.overview if len(every) > 1 else None, "ranked_by": measure(worst(evaluation.rows)), "answered": answered, "origins": list(_origins(evaluation)), "pairs_level": PAIRS_LEVEL, "fold": len(every) > _UNFOLDED,
         "places": {section.prompt.key: place for place, (section, _) in enumerate(found.sections, 1)},
         "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,

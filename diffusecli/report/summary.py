@@ -26,7 +26,7 @@ from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import AllFigures, once
-from diffusecli.report.glance import at_a_glance, differences, drifts, matrices, runs
+from diffusecli.report.glance import at_a_glance, counts, differences, drifts, matrices, runs
 from diffusecli.report.groups import group_legend, group_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
@@ -36,6 +36,7 @@ from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
     FEW_VALID,
     MANY_OFF,
+    MERGED,
     STYLES,
     distinct_of_10,
     mark_of,
@@ -51,6 +52,7 @@ from diffusecli.system.terminal import spelled
 _BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
 _MOST_NAMED = 3  # samplers whose answers are not shown
 _MOST_FREQUENT = 5
+_FEW_PROMPTS = 3  # whose verdicts are counted at a glance
 _OF_BASELINES = 2  # texts of samplers that are not tuned, in full
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
@@ -63,11 +65,14 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     """The whole output; figures by folder if there are many prompts."""
     if are_many(found.rows):
         whole = [Sentence("all figures of a prompt: `--verbose --only NAME`", style="dim")] if verbose else []
-        return Group(*at_a_glance(found), *whole)
+        return Group(*at_a_glance(found), *whole, *_terms(found))
     parts: list[RenderableType] = []
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
-    for of_prompt in by_prompt(found.rows):
+    of_prompts = by_prompt(found.rows)
+    if len(of_prompts) > _FEW_PROMPTS:
+        parts += [*counts(found), Text("")]
+    for of_prompt in of_prompts:
         prompt = of_prompt[0].prompt
         again = ": another prompt has this name too" if marked[prompt.key] else ""
         parts.append(Text(f"{spelled(names[prompt.key])}{again}{': figures' if verbose and not again else ''}", style="bold"))
@@ -94,7 +99,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     of_groups = list(group_table(found))
     below: list[RenderableType] = [Text("\nterms", style="bold"), Legend(found)] if verbose else []
     if of_groups:
-        below += [Text(""), *(Sentence(line, style="dim") for line in ("By folder:", *group_legend(found).splitlines()))]
+        below += [Text(""), *(Sentence(line, style="dim") for line in ("Columns by folder:", *group_legend(found).splitlines()))]
     return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(below or _terms(found)))
 
 
@@ -104,7 +109,7 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     has_kl = any(row.exact is not None or row.bounds is not None for row in found.rows)
     terms = ["TVD: share of all answers that would have to change"] if has_tvd else []
     terms += ["KL: in nats"] if has_kl else []
-    near = any(row.verdict.startswith(("undecided", "close to", "differs from")) for row in found.rows)
+    near = any(row.figures is not None and mark_of(row.verdict)[1] != "good" for row in tuned(found.rows))
     if terms:
         close = ". A TVD of at most 0.02 is close to the target" if near else ""
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect{close}", style="dim"))
@@ -198,8 +203,9 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     hint = "" if enough or not found.fits else "`--verbose` shows each field"
     is_new = row.figures is None or percent(found.known) != percent(row.figures.valid)
     known = f"records: in {percent(found.known)} of the answers, every field has a value of a target" if is_new else ""
-    if known or hint:
-        yield Sentence(". ".join(filter(None, (known, hint))), indent=4)
+    said = ". ".join(filter(None, (known, found.unreadable, hint)))
+    if said:
+        yield Sentence(said, indent=4)
     if enough and found.fields:
         yield _fields(found.fields)
         if more := len(found.fields) - _MOST_FIELDS:
@@ -238,6 +244,8 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         yield Sentence(f"none of {many(row.tally.n, 'sample')} {verb} a target", indent=2)
     if row.diversity is not None:
         yield Text("  most frequent:")
+        if verbose:
+            yield Sentence(MERGED, indent=4, style="dim")
         for outcome in row.diversity.top[:_MOST_FREQUENT]:
             yield CountedText(outcome.count, outcome.text, cut_in_words(outcome), whole=verbose)
         yield from _left_out(row.diversity.distinct)

@@ -13,7 +13,7 @@ from diffusecli.report.parts import cut_in_words
 from diffusecli.report.row_charts import COLUMNS, LANE, ROW, Head, Line, Mark, Row, RowChart, beyond_axis, thin_line
 from diffusecli.report.scales import Scale
 from diffusecli.report.views import LONGEST_LABEL, MOST, OFF_TARGET, WHOLE_TEXT, Sampler, Section, distinct
-from diffusecli.report.wording import short, signs
+from diffusecli.report.wording import MERGED, short, signs
 from diffusecli.system.errors import joined, many
 
 _MANY = 20  # targets, of which one is outside of a 95 % range by chance
@@ -185,8 +185,10 @@ def of_outcomes(row: Evaluated, sampler: Sampler) -> RowChart | None:
     rows = [Row(name + cut_in_words(outcome), text + cut_in_words(outcome), (percent(outcome.count / n), count(outcome.count)), (),
                 scale.length(0, outcome.count / n), cut=name != text)
             for name, text, outcome in zip(names, texts, top, strict=True)]  # fmt: skip
+    more = row.diversity.distinct - len(top) if row.diversity is not None else 0
+    rest = f" {many(more, 'more answer')} not shown." if more else ""
     return RowChart(
-        "outcomes", f"Most frequent answers, {sampler.label}", "Whole answers, without leading and trailing white space.",
+        "outcomes", f"Most frequent answers, {sampler.label}", f"{MERGED[0].upper()}{MERGED[1:]}.{rest}",
         f"The {len(names)} most frequent answers of {sampler.label}, from {percent(top[0].count / n)} to {percent(top[-1].count / n)}.",
         (Head("share"), Head("count")), tuple(rows), scale.ticks("share"), scale.at(0), tone=sampler.colour, across="share of answers",
     )  # fmt: skip

@@ -26,6 +26,8 @@ _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 FEW_VALID = 0.05  # share of valid answers, below which their statistics say nothing
 MANY_OFF = 0.05  # share of samples off target from which reports point to them
+MERGED = "answers that differ only in case, quotes, Markdown signs or closing punctuation are one"
+"""How different answers of open-ended prompts are counted."""
 DRIFT_SCALE = "0.02 is small, 0.4 is large"
 """How much drift is bad, as measured in `docs/study.md`."""
 STYLES = {"good": "green", "near": "yellow", "open": "yellow", "bad": "red"}

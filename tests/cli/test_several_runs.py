@@ -33,8 +33,8 @@ def test_configs_are_trained_in_turn_and_end_with_a_table(folder, in_process):
     done = in_process("train", "a.yaml", "b.yaml")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    table = lines[lines.index("runs: p") + 1 :]
-    assert table[0].split() == ["exact", "on", "TVD", "of", "perfect", "follow"]
+    table = lines[lines.index("runs, on the prompt p") + 1 :]
+    assert table[0].split() == ["exact", "exact", "on", "TVD", "of", "perfect", "follow"]
     assert table[1].split() == ["run", "KL", "target", "samples", "sampler", "target"]
     kls = [json.loads(Path("results", name, "run.json").read_text())["exact_kl"]["p.json"] for name in "ab"]
     assert [line.split()[:2] for line in table[3:5]] == [[name, f"{kl:.4f}"] for name, kl in zip("ab", kls, strict=True)]

@@ -246,7 +246,7 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         (
             {"{0}": 100, "{1}": 94, "x": 6},
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.06),
-            "off target 3 %, no difference found in valid answers (",
+            "off target 3 %, exact TVD 0.060, no difference found in valid answers (",
         ),
         ({"{0}": 535, "{1}": 465}, None, "differs from the target by a TVD of at most 0.065 (p ="),
     ],

@@ -313,6 +313,18 @@ def test_a_correlation_is_opposite_to_the_weights_not_to_the_luck_of_simulated_s
     assert found.departure(found.perfect) == "too strong"
 
 
+@pytest.mark.parametrize(("unreadable", "said"), [(40, "20.0 %"), (1, ""), (200, "")])
+def test_answers_without_fields_are_said_once(tmp_path, unreadable, said):
+    """Of 200 answers. If none has fields, the verdict says so."""
+    (tmp_path / "p.json").write_text(PEOPLE.to_json())
+    rows = ["I do not know"] * unreadable + ["{Ann, 34}"] * (200 - unreadable)
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
+    words = f"{said} of the answers do not fit the template: every field has no value there" if said else ""
+    assert found.rows[0].records.unreadable == words
+    assert (words in html_report(found)) or not words
+
+
 def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
     """Of names the shares are clearly wrong. Of ages 78 and 22 of 100 have p = .03, which is below .05 and not below .05 / 2 / 2."""
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
@@ -325,7 +337,7 @@ def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
     assert name.verdict.startswith("valid values, wrong shares (")
     assert age.verdict.startswith("follows the target (p = 0.03, ")
     page = html_report(found)
-    assert "✗ marks a field if p &lt; 0.0125, or if" in page
+    assert "The shares of a field differ if p &lt; 0.0125:" in page
     assert '<span class="mark good" aria-hidden="true">✓</span>follows the target</td><td class="num" data-name="TVD">0.030' in page
     shown = in_process("evaluate", "a.txt", "--prompt", "p.json").stdout
     assert [line.split()[:2] for line in shown.splitlines() if line.split()[1:2] in (["name"], ["age"])] == [

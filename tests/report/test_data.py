@@ -108,7 +108,7 @@ def test_distinct_of_10_is_in_every_output_with_its_error(tmp_path):
     assert words in unescape(html_report(found))
     assert f"distinct of 10: {words}" in shown(found)
     every = shown(found, verbose=True)
-    assert re.search(r"distinct of 10 +2\.8  ± 1\.6; different texts expected in 10", every)
+    assert re.search(r"distinct of 10 +2\.8  ± 1\.6 \(95 % interval\); different texts expected in 10", every)
     assert re.search(r"distinct of 10 +–  needs 10 answers", every)
 
 

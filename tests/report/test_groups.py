@@ -195,7 +195,7 @@ def test_few_answers_do_not_make_a_prompt_the_furthest_from_its_target():
     rows = evaluate([], Question(given=given)).rows
     assert [row.prompt.alias for row in worst(rows)] == ["many.json", "few.json"]
     assert rows[0].figures.tvd > rows[1].figures.tvd
-    assert worst_figures(worst(rows))[0] == ["N", "TVD", "perfect sampler", "on target"]
+    assert worst_figures(worst(rows))[0] == ["N", "TVD", "perfect sampler", "excess", "valid"]
     assert [line[0] for line in worst_figures(worst(rows))] == ["N", "1000", "20"]
 
 

@@ -644,6 +644,13 @@ def several(**answers):
     return evaluate([], Question(given=tuple(SampleSet(name, "lora", COIN, Answers(counts)) for name, counts in answers.items())))
 
 
+def test_more_than_three_prompts_begin_with_the_number_of_those_that_are_followed():
+    prompts = [Prompt(request=f"Toss {k}.", targets=("a", "b"), alias=f"{k}.json") for k in range(4)]
+    given = [SampleSet("r", "lora", one, Answers({"a": 500 if k else 300, "b": 500})) for k, one in enumerate(prompts)]
+    assert shown(evaluate([], Question(given=tuple(given)))).splitlines()[0] == "tuned: 3 of 4 follow their target, 1 does not"
+    assert "follow their target" not in shown(evaluate([], Question(given=tuple(given[:3]))))
+
+
 def test_differences_are_a_table_at_60_columns():
     """Names are above the figures, and an interval is one column."""
     first = {"{heads}": 300, "{tails}": 280, **{f"x{k}": 1 for k in range(150)}}
