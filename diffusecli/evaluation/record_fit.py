@@ -26,7 +26,7 @@ from diffusecli.prompts.prompt import Prompt
 
 _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
 _MOST_VALUES = 100_000_000  # of these samples in total
-_NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template
+_NO_VALUE = "\0"  # replaces the fields of an answer that does not fit the template, if none does
 
 
 def record_figures(
@@ -51,7 +51,7 @@ def record_figures(
     fields, level = [], field_level(len(template.fields))
     for place, (name, own) in enumerate(zip(template.fields, target.marginals, strict=True)):
         answers = Answers()
-        for values, count in taken:
+        for values, count in rows or taken:  # those that are no records are judged once, as a whole
             answers.add(values[place] if values is not None else _NO_VALUE, count)
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed, level=level)

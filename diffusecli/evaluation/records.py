@@ -31,11 +31,11 @@ _WRONG_PAIR = {
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """One field of the answers compared with its weights."""
+    """One field compared with its weights, among the answers that fit the template; of all answers if none does."""
 
     name: str
     values: int  # different ones among the targets
-    valid: float  # share of answers with one of these values
+    valid: float  # share with one of these values
     tvd: float  # total variation distance; answers with another value or none are a separate cell
     tvd_floor: float  # mean of a perfect sampler at this N
     excess_tvd: float  # tvd - tvd_floor
@@ -112,10 +112,10 @@ class RecordFigures:
 
     @property
     def unreadable(self) -> str:
-        """The share of answers without fields, which every field counts as no value; empty if it is small."""
+        """The share of answers without fields, which are not in the figures of fields; empty if it is small."""
         share = 1 - self.fits
         return (
-            f"{100 * share:.1f} % of the answers do not fit the template: every field has no value there"
+            f"{100 * share:.1f} % of the answers do not fit the template; the figures of fields leave them out"
             if 1 > share >= _WORTH_SAYING
             else ""
         )

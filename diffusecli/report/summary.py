@@ -100,7 +100,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     below: list[RenderableType] = [Text("\nterms", style="bold"), Legend(found)] if verbose else []
     if of_groups:
         below += [Text(""), *(Sentence(line, style="dim") for line in ("Columns by folder:", *group_legend(found).splitlines()))]
-    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *(below or _terms(found)))
+    return Group(*parts, *of_groups, *(() if compared else drifts(found)), *below, *(() if verbose else _terms(found)))
 
 
 def _terms(found: Evaluation) -> Iterator[RenderableType]:

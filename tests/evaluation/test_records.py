@@ -34,10 +34,10 @@ def test_the_figures_of_a_handful_of_answers_by_hand():
     assert (found.fits, found.known, found.copies) == (0.8, 0.7, 0.6)
     name, age = found.fields
     assert (name.name, name.values, age.values) == ("name", 3, 2)
-    assert (name.valid, age.valid) == (0.7, 0.8)
-    # of names .5 .1 .1 and .3 others against .5 .25 .25; of ages .6 .2 and .2 others against .75 .25
-    assert name.tvd == pytest.approx(0.5 * (0.15 + 0.15 + 0.3))
-    assert age.tvd == pytest.approx(0.5 * (0.15 + 0.05 + 0.2))
+    assert (name.valid, age.valid) == (0.875, 1)
+    # of the eight that fit: names .625 .125 .125 and .125 others against .5 .25 .25; ages as in the weights, .75 .25
+    assert name.tvd == pytest.approx(0.5 * (0.125 + 0.125 + 0.125 + 0.125))
+    assert age.tvd == pytest.approx(0)
     (pair,) = found.pairs
     assert pair.target == pytest.approx(1)  # the name decides the age
     # names x ages among the seven known answers: Ann 4 and 1, Bob 1 and 0, Cid 0 and 1
@@ -133,7 +133,9 @@ def test_an_answer_that_goes_on_after_its_target_has_the_fields_of_the_target():
     counts.add("{Dee", unfinished=True)
     found = record_figures(begun, counts, 0)
     assert (found.fits, found.known, found.copies) == (pytest.approx(5 / 6),) * 3
-    assert found.fields[0].valid == pytest.approx(5 / 6)
+    assert found.fields[0].valid == 1
+    nothing = record_figures(begun, Answers({"I cannot": 3}), 0)
+    assert (nothing.fits, nothing.fields[0].valid, nothing.fields[0].tvd) == (0, 0, 1), "without a record all answers count"
 
 
 def test_other_spellings_of_a_record_have_its_fields():
@@ -263,17 +265,17 @@ def test_a_verdict_names_three_of_the_fields_that_differ_and_counts_the_others()
     )
 
 
-def test_the_verdict_says_off_target_of_answers_and_other_or_no_value_of_a_field(tmp_path):
+def test_answers_that_are_no_records_are_off_target_and_not_in_the_figures_of_fields(tmp_path):
     (tmp_path / "p.json").write_text(PEOPLE.to_json())
     (tmp_path / "a.txt").write_text("{Ann, 34}\n" * 41 + "{Bob, 34}\n" * 20 + "{Cid, 34}\n" * 19 + "no record\n" * 20)
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
     assert (
         row.verdict
-        == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.034 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other)"
+        == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.038 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other)"
     )
     assert [sentence(field.verdict) for field in row.records.fields] == [
-        "20 % other or no value, no difference found in valid values",
-        "20 % other or no value, valid values do not follow the weights",
+        "follows the target",
+        "wrong shares, 1 of 2 targets seen",
     ]
 
 
@@ -320,7 +322,7 @@ def test_answers_without_fields_are_said_once(tmp_path, unreadable, said):
     rows = ["I do not know"] * unreadable + ["{Ann, 34}"] * (200 - unreadable)
     (tmp_path / "a.txt").write_text("\n".join(rows))
     found = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json"))
-    words = f"{said} of the answers do not fit the template: every field has no value there" if said else ""
+    words = f"{said} of the answers do not fit the template; the figures of fields leave them out" if said else ""
     assert found.rows[0].records.unreadable == words
     assert (words in html_report(found)) or not words
 
