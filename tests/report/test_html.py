@@ -695,7 +695,7 @@ def test_folders_are_medians_with_lines_to_the_quantile(tmp_path):
     assert named["all prompts"] == ("4 of 6", "0.100")
     assert [row.label for row in chart.rows if row.split] == ["all prompts"]
     text = report_of(tmp_path).text
-    assert "A group is a folder of prompt files in mix : 2 folders, 6 prompts." in text
+    assert "Folders of prompt files in mix : 2 folders, 6 prompts." in text
     assert "coins/ tuned 3 2 of 3" in text
 
 
