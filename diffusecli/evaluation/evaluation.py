@@ -86,6 +86,11 @@ class Difference:
     entropy: Estimate
     exact_kl: float  # nan if one of them is unknown
 
+    @property
+    def has_entropy(self) -> bool:
+        """Whether the entropy of both says something: without a valid answer it does not."""
+        return all(row.figures is None or row.figures.seen > 0 for row in (self.before, self.after))
+
 
 @dataclass(frozen=True)
 class Matrix:

@@ -49,7 +49,7 @@ class Figures:
     tvd_floor: float  # mean of a perfect sampler at this N
     tvd_floor_95: float  # its 95 % quantile
     excess_tvd: float  # tvd - tvd_floor
-    tvd_low: float  # 95 % interval of the distance without sampling noise
+    tvd_low: float  # conservative 95 % interval of the true TVD, without sampling noise
     tvd_high: float  # the other end
     kl_plugin: float  # KL(samples on target || target), nats
     g: float  # conditional on being on target, as all below

@@ -152,12 +152,12 @@ class RecordFigures:
             found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
         if (pair := self.wrong_pair) is not None:
             expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
-            measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares' if apart else ''} {expected:z.3f}"
+            measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares of fields' if apart else ''} {expected:z.3f}"
             others = self._wrong_alike(pair)
             alike = f"{len(others)} more pairs" if len(others) > 1 else "".join(other.names for other in others)
-            besides = f" (and {alike})" if others else ""
-            words = _WRONG_PAIR[pair.departure(expected)].format(pair.names + besides)
-            found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)})")
+            besides = f", and so for {alike}" if others else ""
+            words = _WRONG_PAIR[pair.departure(expected)].format(pair.names)
+            found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)}){besides}")
         return "; ".join(found)
 
     @property

@@ -13,8 +13,8 @@ from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.system.errors import many
 
-_TOO_COARSE = 0.25  # no verdict on the weights if the test can only detect a TVD above this
-_CLOSE = 0.02  # a distance (TVD) without importance in most uses, whether shares or off-target answers cause it
+TOO_COARSE = 0.25  # no verdict on the weights if the test can only detect a TVD above this
+CLOSE = 0.02  # a distance (TVD) without importance in most uses, whether shares or off-target answers cause it
 _ZERO = 0.0005  # a TVD that is printed as 0.000
 _USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
@@ -43,9 +43,9 @@ def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWER
         return _off_target(found, exact, of, level)
     if found.p_value < level:
         return f"{_departure(found, exact, of)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
-    if exact is not None and _lowest_tvd(exact, found) > _CLOSE:
+    if exact is not None and _lowest_tvd(exact, found) > CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
-    if found.detectable_tvd > _TOO_COARSE:
+    if found.detectable_tvd > TOO_COARSE:
         nothing, least = "no difference would be detected", f"a TVD below {found.detectable_tvd:.3f} can go undetected"
         return f"too few samples for a verdict ({nothing if found.detectable_tvd >= 1 else least})"
     return _follows(found, exact)
@@ -91,21 +91,22 @@ def _off_target(found: Figures, exact: ExactFigures | None, of: Kind, level: flo
     """
     off, (low, high) = _share_off(found, of), _bounds(found, exact)
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
-    if high <= _CLOSE:
+    if high <= CLOSE:
         return f"close to the target, {off} {figures}"
-    if low <= _CLOSE:
+    if low <= CLOSE:
         if found.p_value < level or too_few(found, level):
             return f"{_differs(low, high)}, {off} {figures}"
         return f"undecided, {off}, {_between(low, high)} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
-    by_exact = f", exact TVD {high:.3f}" if found.tvd_low <= _CLOSE else ""  # otherwise the samples show it, too
-    return off + by_exact + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
+    if found.tvd_low <= CLOSE and not found.p_value < level:  # only the exact figure shows it
+        return f"{off}, exact TVD {high:.3f} ({_p(found)})"
+    return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
 def too_few(found: Figures, level: float = SIGNIFICANCE) -> bool:
     """Whether so few answers are valid that a test which does not reject says nothing about the weights."""
-    return not found.p_value < level and found.detectable_tvd > _TOO_COARSE and found.df > 0
+    return not found.p_value < level and found.detectable_tvd > TOO_COARSE and found.df > 0
 
 
 def _of_valid(found: Figures, of: Kind, level: float) -> str:
@@ -118,14 +119,14 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
     """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
     impossible = "answers include targets of weight zero"
     if math.isinf(found.g):  # they are a part of the distance, as off-target answers are
-        return f"close to the target, but {impossible}" if found.tvd_high <= _CLOSE else impossible
+        return f"close to the target, but {impossible}" if found.tvd_high <= CLOSE else impossible
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     low, high = _bounds(found, exact)
-    if high <= _CLOSE:
+    if high <= CLOSE:
         return "close to the target"
     missing = _missing(found)
-    if low <= _CLOSE:
+    if low <= CLOSE:
         return f"{_differs(low, high)}{missing}"
     return f"wrong shares{missing}" if missing else f"{of.valid}, wrong shares"
 
@@ -145,13 +146,13 @@ def _differs(low: float, high: float) -> str:
 def _between(low: float, high: float) -> str:
     """Bounds of a TVD. An upper bound above what counts as close is not rounded to it.
 
-    >>> _between(0.0134, 0.0455), _between(0.0134, 0.0201), _between(0.0, 0.03)
-    ('TVD between 0.013 and 0.046', 'TVD between 0.013 and 0.0201', 'TVD of at most 0.030')
+    >>> _between(0.0134, 0.0456), _between(0.0134, 0.0201), _between(0.0, 0.03)
+    ('true TVD between 0.013 and 0.046', 'true TVD between 0.013 and 0.0201', 'true TVD of at most 0.030')
     """
     highest = f"{high:.3f}"
-    if float(highest) <= _CLOSE < high:
+    if float(highest) <= CLOSE < high:
         highest = f"{math.ceil(1e4 * high) / 1e4:.4f}"
-    return f"TVD between {low:.3f} and {highest}" if low >= _ZERO else f"TVD of at most {highest}"
+    return f"true TVD between {low:.3f} and {highest}" if low >= _ZERO else f"true TVD of at most {highest}"
 
 
 def _follows(found: Figures, exact: ExactFigures | None) -> str:
@@ -162,7 +163,7 @@ def _follows(found: Figures, exact: ExactFigures | None) -> str:
         else f"; a TVD of {least:{'.3f' if least >= _ZERO else '.2g'}} or more would be detected with 80 % power"
     )
     figures = f"({_p(found)}, excess TVD {found.excess_tvd:z.3f}{detected})"
-    if exact is not None and exact.tvd - exact.tvd_of_answers > _CLOSE:
+    if exact is not None and exact.tvd - exact.tvd_of_answers > CLOSE:
         return f"follows the target over all wordings {figures}; individual wordings differ by an exact TVD of {exact.tvd:.3f} on average"
     return f"follows the target {figures}"
 

@@ -205,6 +205,8 @@ def _of_values(o: Ordered, first: str) -> Iterator[Line]:
 
 def _open_ended(found: Diversity, unfinished: int) -> Iterator[Line]:
     yield Line("different", str(found.distinct), f"answers; {found.once} once")
+    if found.top:
+        yield Line("most frequent", percent(found.top[0].count / found.n), start_of(found.top[0].text.replace("\n", "\\n"), _TEXT))
     yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
     yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
     value, _, interval = distinct_of_10(found).partition(" ")

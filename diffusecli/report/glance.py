@@ -155,7 +155,7 @@ def differences(
         table.add_column(width=_DIFFERENCE)
         table.add_column(justify="right", width=9)
         for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy)):
-            if not math.isnan(some.value) and (name != "entropy" or _have_entropies(d)):
+            if not math.isnan(some.value) and (name != "entropy" or d.has_entropy):
                 interval = "none" if math.isnan(some.low) else f"{some.low:+.3f} to {some.high:+.3f}"
                 table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", interval)
                 if math.isnan(some.low):
@@ -166,11 +166,6 @@ def differences(
     if unknown:
         yield Text("")
         yield Sentence(f'"none" in place of an interval: there are {" or ".join(sorted(unknown))}', style="dim")
-
-
-def _have_entropies(found: Difference) -> bool:
-    """Whether both samplers have a figure of the entropy: without a valid answer it says nothing."""
-    return all(row.figures is None or row.figures.seen for row in (found.before, found.after))
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

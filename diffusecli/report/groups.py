@@ -15,10 +15,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
-from diffusecli.evaluation.groups import Group, groups, has_groups, worst
+from diffusecli.evaluation.groups import Group, groups, has_groups, tuned, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
-from diffusecli.report.parts import label, nats, new_table, percent, thousandths
+from diffusecli.report.parts import Sentence, label, nats, new_table, percent, thousandths
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import STYLES, mark_of
 from diffusecli.system.errors import many
@@ -110,6 +110,22 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     rows = worst(found.rows)
     if not rows:
         return
+    names = prompt_names(row.prompt for row in found.rows)
+    yield Text(f"\nfurthest from the target, by {measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
+    yield _row_table(rows, found)
+    shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
+    others = "; of all: --html report.html" if len(rows) < len(names) else ""
+    yield Sentence(f"details of one prompt: --only {quote(spelled(shown))}{others}")
+
+
+def row_table(found: Evaluation) -> Iterator[RenderableType]:
+    """Every prompt with targets and its sampler, tuned ones only if there are any."""
+    rows = [row for row in tuned(found.rows) if row.prompt.targets]
+    if rows:
+        yield _row_table(rows, found)
+
+
+def _row_table(rows: Sequence[Evaluated], found: Evaluation) -> RenderableType:
     names, samplers = prompt_names(row.prompt for row in found.rows), labels(found.rows)
     several, named = len({(row.run, row.mode) for row in rows}) > 1, _short_samplers(samplers)
     heads, *figures = worst_figures(rows)
@@ -122,10 +138,7 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
         before = Text(f"{sign} " if signed else "", style=STYLES[kind])
         name = Text.assemble(before, label(names[row.prompt.key], 34))
         table.add_row(name, *([named[row.run, row.mode]] if several else []), *cells)
-    yield Text(f"\nfurthest from the target, by {measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
-    yield table
-    shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
-    yield Text(f"details of one prompt: --only {quote(spelled(shown))}")
+    return table
 
 
 def worst_figures(rows: Sequence[Evaluated]) -> list[list[str]]:

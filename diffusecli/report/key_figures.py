@@ -36,7 +36,7 @@ def key_figures(row: Evaluated) -> list[Figure]:
         return found
     if f is not None:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
-        close = "; close: at most 0.02" if mark_of(row.verdict)[0] == "?" else ""
+        close = "; close: true TVD at most 0.02" if mark_of(row.verdict)[0] == "?" else ""
         found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}{close}"))
         if known(f.p_value) is not None:
             fits = f"below {SIGNIFICANCE}: does not fit" if f.p_value < SIGNIFICANCE else f"fits unless below {SIGNIFICANCE}"

@@ -19,7 +19,12 @@ _MAIN = (
     ("entropy", "entropy", "with Miller and Madow's correction"),
     ("TVD", "TVD", "total variation distance; answers that are no target count as one more outcome"),
     ("TVD", "perfect sampler", "the mean for independent draws from the weights, as many as the samples"),
-    ("TVD", "excess", "TVD minus that of a perfect sampler"),
+    ("TVD", "excess", "TVD minus that of a perfect sampler, before rounding"),
+    (
+        "TVD",
+        "true TVD",
+        "that of the model, without sampling noise; the interval is conservative and can include 0 although the test rejects",
+    ),
     ("exact ", "exact", "from the model's own probabilities, without sampling noise"),
 )
 """How the name of a line begins -> the term, and what it means. The HTML report explains these at length."""

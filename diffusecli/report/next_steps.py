@@ -11,6 +11,7 @@ from shlex import quote
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
+from diffusecli.evaluation.verdicts import CLOSE, TOO_COARSE
 from diffusecli.files.paths import exists
 from diffusecli.prompts.matching import Matching, beginnings
 from diffusecli.report.wording import mark_of
@@ -19,7 +20,8 @@ from diffusecli.system.notices import some_of
 
 _MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
 _MOST_FURTHER = 2  # runs that are all named
-_MORE = 10  # times as many answers
+_MORE, _MOST_MORE = 10, 100  # times as many answers
+_MARGIN = 1.25  # for few answers the square root is only roughly right
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
@@ -45,6 +47,8 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
     if unsure is not None:
         yield from _decided(unsure, runs[unsure.run])
+    elif not bad and (open_row := next((row for row in found.rows if mark_of(row.verdict)[0] == "?" and row.tally.n), None)):
+        yield f"collect more answers: {about(answers_needed(open_row))} may decide (now {open_row.tally.n})"
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -65,6 +69,34 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
         step = if_readable(partial(training, runs[run].folder, further=True))
         of = f" (the worst run; then {some_of(worst_first[1:])})" if len(worst_first) > _MOST_FURTHER else ""
         yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
+
+
+def answers_needed(row: Evaluated) -> int | None:
+    """About how many answers decide an open verdict, if the shares stay the same; None if that cannot be said.
+
+    The widths of intervals and the detectable TVD fall with the square root of the number of answers.
+    """
+    f = row.figures
+    if f is None:
+        return None
+    if row.verdict.startswith("too few"):
+        factor = (f.detectable_tvd / TOO_COARSE) ** 2 if f.detectable_tvd < 1 else math.inf
+    else:
+        middle, half = (f.tvd_low + f.tvd_high) / 2, (f.tvd_high - f.tvd_low) / 2
+        factor = (half / (middle - CLOSE)) ** 2 if middle > CLOSE else math.inf
+    return math.ceil(_MARGIN * row.tally.n * factor) if 1 < factor <= _MOST_MORE else None
+
+
+def about(answers: int | None) -> str:
+    """A number of answers, rounded up to one digit.
+
+    >>> about(4321), about(12), about(None)
+    ('about 5000', 'about 20', 'ten times as many')
+    """
+    if answers is None:
+        return "ten times as many"
+    unit = 10 ** (len(str(answers)) - 1)
+    return f"about {-(-answers // unit) * unit}"
 
 
 def _decided(row: Evaluated, run: RunFacts) -> Iterator[str]:

@@ -27,7 +27,7 @@ from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import AllFigures, once
 from diffusecli.report.glance import at_a_glance, counts, differences, drifts, matrices, runs
-from diffusecli.report.groups import group_legend, group_table
+from diffusecli.report.groups import group_legend, group_table, row_table
 from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
 from diffusecli.report.numbers import plus_minus
@@ -71,7 +71,7 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
     of_prompts = by_prompt(found.rows)
     if len(of_prompts) > _FEW_PROMPTS:
-        parts += [*counts(found), Text("")]
+        parts += [*counts(found), *row_table(found), Text("")]
     for of_prompt in of_prompts:
         prompt = of_prompt[0].prompt
         again = ": another prompt has this name too" if marked[prompt.key] else ""
@@ -111,7 +111,7 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     terms += ["KL: in nats"] if has_kl else []
     near = any(row.figures is not None and mark_of(row.verdict)[1] != "good" for row in tuned(found.rows))
     if terms:
-        close = ". A TVD of at most 0.02 is close to the target" if near else ""
+        close = ". Close to the target: a true TVD, without sampling noise, of at most 0.02" if near else ""
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect{close}", style="dim"))
 
 

@@ -37,7 +37,7 @@ _MARKS = (
     ("follows the target over all wordings", "≈", "near"),
     ("follows the target", "✓", "good"),
     ("close to the target", "≈", "near"),
-    ("differs from the target by a TVD", "?", "open"),
+    ("differs from the target by a true TVD", "?", "open"),
     ("differs from the target (", "?", "open"),
     ("differs from the target,", "?", "open"),
     ("undecided", "?", "open"),
@@ -82,7 +82,7 @@ def mark_of(verdict: str) -> tuple[str, str]:
     ('≈', 'near')
     >>> mark_of("first draw: follows the target (p = 0.4)")
     ('✓', 'good')
-    >>> mark_of("undecided, 2.8 % other or no value, TVD between 0.011 and 0.076 (p = 0.69, excess TVD 0.009)")
+    >>> mark_of("undecided, 2.8 % other or no value, true TVD between 0.011 and 0.076 (p = 0.69, excess TVD 0.009)")
     ('?', 'open')
     """
     phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)

@@ -194,7 +194,7 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 487_900, "{1}": 487_100, "junk": 25_000}, "off target 2.5 %, no difference found in valid answers (p = "),
         ({"{0}": 593_400, "{1}": 392_600, "junk": 14_000}, "wrong shares, off target 1.4 % (p <= 0.0001, excess TVD 0.107)"),
         # 6 of 200: between 1.1 and 6.4 %, so it may or may not matter; 7 of 1000: from .3 %, so tolerated
-        ({"{0}": 100, "{1}": 94, "junk": 6}, "undecided, off target 3 %, TVD between 0.011 and 0."),
+        ({"{0}": 100, "{1}": 94, "junk": 6}, "undecided, off target 3 %, true TVD between 0.011 and 0."),
         # 3 of 100: from .6 %, so tolerated
         ({"{0}": 49, "{1}": 48, "junk": 3}, "follows the target (p = "),
         # 6 of 200, and 130 to 64 among the others: both differ
@@ -230,7 +230,11 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8, tvd=0.2), "follows the target (p ="),  # other tokenisations
         ({"{0}": 500, "{1}": 500}, ExactFigures(kl=0.2, on_target=0.8), "follows the target (p ="),
         ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=1.0, tvd=0.015), "close to the target (p ="),
-        ({"{0}": 545, "{1}": 455}, ExactFigures(kl=0.0, on_target=0.99, tvd=0.02031), "by a TVD between 0.010 and 0.0204 (p ="),
+        (
+            {"{0}": 545, "{1}": 455},
+            ExactFigures(kl=0.0, on_target=0.99, tvd=0.02031),
+            "by a true TVD between 0.010 and 0.0204 (p =",
+        ),
         ({"{0}": 545, "{1}": 455}, EXACT, "valid answers, wrong shares (p ="),
         # 6 of 200 are off target, between 1.1 and 6.4 %
         (
@@ -241,14 +245,14 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         (
             {"{0}": 100, "{1}": 94, "x": 6},
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.03),
-            "undecided, off target 3 %, TVD between 0.011 and 0.030 (",
+            "undecided, off target 3 %, true TVD between 0.011 and 0.030 (",
         ),
         (
             {"{0}": 100, "{1}": 94, "x": 6},
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.06),
-            "off target 3 %, exact TVD 0.060, no difference found in valid answers (",
+            "off target 3 %, exact TVD 0.060 (",
         ),
-        ({"{0}": 535, "{1}": 465}, None, "differs from the target by a TVD of at most 0.065 (p ="),
+        ({"{0}": 535, "{1}": 465}, None, "differs from the target by a true TVD of at most 0.065 (p ="),
     ],
 )
 def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):

@@ -217,7 +217,8 @@ def test_the_pair_that_is_named_is_the_one_furthest_off_in_standard_errors():
 
 
 @pytest.mark.parametrize(
-    ("others", "besides"), [((0.0001, 0.9), " (and 'b' and 'x')"), ((0.0001, 0.002), " (and 2 more pairs)"), ((0.5, 0.9), "")]
+    ("others", "besides"),
+    [((0.0001, 0.9), ", and so for 'b' and 'x'"), ((0.0001, 0.002), ", and so for 2 more pairs"), ((0.5, 0.9), "")],
 )
 def test_the_verdict_counts_the_other_pairs_that_differ_as_the_worst(others, besides):
     """The level of all pairs together is .025."""
@@ -229,10 +230,10 @@ def test_the_verdict_counts_the_other_pairs_that_differ_as_the_worst(others, bes
     found = RecordFigures(
         1, 1, 1, (), (pair("a", 0.001), *(pair(name, p) for name, p in zip("bc", others, strict=True))), 999, 0.001
     )
-    words = f"the association of 'a' and 'x'{besides} is too weak"
-    assert found.doubt == f"{words}: Cramér's V 0.200, perfect sampler 0.500 (p <= 0.001)"
+    words = "the association of 'a' and 'x' is too weak: Cramér's V 0.200, perfect sampler 0.500 (p <= 0.001)"
+    assert found.doubt == words + besides
     strong = replace(found, pairs=(found.pairs[0], pair("b", 0.001, 0.9)))
-    assert "more pair" not in replace(strong, pairs=(found.pairs[0], pair("b", 0.001, 0.6))).doubt, "too strong, not too weak"
+    assert "and so for" not in replace(strong, pairs=(found.pairs[0], pair("b", 0.001, 0.6))).doubt, "too strong, not too weak"
 
 
 def test_a_field_that_follows_its_weights_except_for_some_values_says_so(tmp_path):
@@ -243,7 +244,7 @@ def test_a_field_that_follows_its_weights_except_for_some_values_says_so(tmp_pat
     (tmp_path / "a.txt").write_text("\n".join(rows))
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
     (age,) = (field for field in row.records.fields if field.name == "age")
-    assert re.fullmatch(r"undecided, 3 % other or no value, TVD between 0\.011 and 0\.\d{3}", sentence(age.verdict))
+    assert re.fullmatch(r"undecided, 3 % other or no value, true TVD between 0\.011 and 0\.\d{3}", sentence(age.verdict))
     assert mark_of(age.verdict) == ("?", "open")
 
 
@@ -305,7 +306,7 @@ def test_beside_wrong_fields_an_association_is_compared_with_that_of_these_share
     assert one.sampled > one.given_fields
     together = replace(found, beyond_fields_p_value=0.001)
     assert (
-        f"the association of 'x' and 'y' is too strong: Cramér's V {one.sampled:.3f}, perfect sampler with these shares {one.given_fields:.3f}"
+        f"the association of 'x' and 'y' is too strong: Cramér's V {one.sampled:.3f}, perfect sampler with these shares of fields {one.given_fields:.3f}"
         in together.doubt
     )
 

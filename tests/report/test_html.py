@@ -372,6 +372,7 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
         "distinct targets",
         "TVD",
         "perfect sampler, excess TVD",
+        "true TVD",
         "test of fit, p",
         "residual",
     ]
@@ -731,7 +732,7 @@ def test_the_overview_says_so_when_a_prompt_fails_within_the_range_of_noise(tmp_
     four = {f"{name}.json": prompt("ab") for name in "pqrs"}
     run_with(tmp_path / "run", four, {"lora": dict.fromkeys(four, even) | {"p.json": even | {"c": 4}}})
     found = evaluate([tmp_path])
-    assert found.rows[0].verdict.startswith("undecided, off target 4 %, TVD between")  # 4 of 100 off target
+    assert found.rows[0].verdict.startswith("undecided, off target 4 %, true TVD between")  # 4 of 100 off target
     assert "can lie in the grey range" in of_prompts([(section, None) for section in sections(found)]).chart.reading
     assert "can lie in the grey range and still fail" in report_of(tmp_path).text
 
@@ -1119,8 +1120,8 @@ def test_the_untuned_model_has_the_sign_of_its_verdict_in_the_head_of_the_chart(
 
 def test_the_figures_of_an_undecided_verdict_say_what_is_close(tmp_path):
     page = page_of(tmp_path, {"lora": {"p.json": {"a": 100, "b": 94, "x": 6}}})
-    assert "close: at most 0.02" in page
-    assert "close: at most" not in page_of(tmp_path / "other", {"lora": {"p.json": {"a": 50, "b": 50}}})
+    assert "close: true TVD at most 0.02" in page
+    assert "close: true TVD" not in page_of(tmp_path / "other", {"lora": {"p.json": {"a": 50, "b": 50}}})
 
 
 def test_equal_untuned_models_are_once_in_the_list_of_samplers(tmp_path):
@@ -1319,7 +1320,7 @@ def test_a_wrong_association_is_named_beside_wrong_fields(tmp_path):
     assert [field.name for field in row.records.wrong_fields] == ["letter", "sign"]
     expected = row.records.pairs[0].given_fields
     assert (
-        f"; 'letter' and 'sign' are almost independent, but should not be: Cramér's V 0.000, perfect sampler with these shares {expected:.3f} (p ≤ 0.001)"
+        f"; 'letter' and 'sign' are almost independent, but should not be: Cramér's V 0.000, perfect sampler with these shares of fields {expected:.3f} (p ≤ 0.001)"
         in Parsed(page).text
     )
     assert "letter, sign ✗" in Parsed(page).text

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from diffusecli.evaluation.metrics import ExactFigures
 from diffusecli.evaluation.sample_set import SampleSet
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
-from diffusecli.report.next_steps import next_steps
+from diffusecli.report.next_steps import about, answers_needed, next_steps
 from diffusecli.report.parts import Flow, bar
 from diffusecli.report.summary import evaluation
 from diffusecli.report.tables import answers, distribution_preview, training_plan
@@ -155,7 +156,7 @@ def test_the_figures_that_decide_on_fields_and_pairs_are_printed(tmp_path):
     text = " ".join(shown(judged, 200, verbose=True).split())
     assert "the shares differ if p < 0.0125" in text
     assert f"at these shares {pair.sampled:.3f} Cramér's V of x and y: too strong (p <= 0.001)" in text
-    assert f"perfect sampler with these shares {pair.given_fields:.3f}" in text
+    assert f"perfect sampler with these shares of fields {pair.given_fields:.3f}" in text
 
 
 @pytest.mark.parametrize(("weights", "kind"), [(None, "first"), ((*range(1, 100), 1000), "largest")])
@@ -292,7 +293,7 @@ def test_an_exact_distance_decides_an_open_verdict(tmp_path):
     assert not any("--exact" in step for step in next_steps(open_one))  # there is no adapter
     for name in ("adapter_config.json", "adapter_model.safetensors", "config.yaml"):
         (run.path / name).touch()
-    assert open_one.rows[0].verdict.startswith("differs from the target by a TVD between")
+    assert open_one.rows[0].verdict.startswith("differs from the target by a true TVD between")
     step = f"compute the exact distance: `diffuse evaluate {run.path} --exact`"
     assert step in list(next_steps(open_one))
     (row,) = open_one.rows
@@ -413,7 +414,12 @@ def test_the_default_output_explains_its_terms_in_one_line(tmp_path):
     tvd = "TVD: share of all answers that would have to change. "
     assert shown(judged).rstrip().endswith(f"\n\n{tvd}0 is perfect")
     exact = replace(judged, rows=tuple(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)) for row in judged.rows * 2))
-    assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect.\nA TVD of at most 0.02 is close to the target\n") == 1
+    assert (
+        shown(exact).count(
+            f"{tvd}KL: in nats. 0 is perfect.\nClose to the target: a true TVD, without sampling noise, of at most 0.02\n"
+        )
+        == 1
+    )
     assert tvd not in shown(judged, verbose=True)
 
 
@@ -644,10 +650,32 @@ def several(**answers):
     return evaluate([], Question(given=tuple(SampleSet(name, "lora", COIN, Answers(counts)) for name, counts in answers.items())))
 
 
+def of_coin(counts):
+    return evaluate([], Question(given=(SampleSet("r", "lora", Prompt(request="x", targets=("a", "b")), Answers(counts)),)))
+
+
+@pytest.mark.parametrize("counts", [{"a": 7, "b": 5}, {"a": 290, "b": 230}])
+def test_open_verdicts_of_answers_without_a_run_say_how_many_decide(counts):
+    """So many answers with the same shares have a verdict."""
+    found = of_coin(counts)
+    needed = answers_needed(found.rows[0])
+    assert mark_of(found.rows[0].verdict)[0] == "?"
+    assert list(next_steps(found)) == [f"collect more answers: {about(needed)} may decide (now {sum(counts.values())})"]
+    more = of_coin({text: math.ceil(count * needed / sum(counts.values())) for text, count in counts.items()})
+    assert mark_of(more.rows[0].verdict)[0] != "?"
+    assert not list(next_steps(of_coin({"a": 500, "b": 500})))
+
+
+def test_two_answers_cannot_say_how_many_decide():
+    assert list(next_steps(of_coin({"a": 1, "b": 1}))) == ["collect more answers: ten times as many may decide (now 2)"]
+
+
 def test_more_than_three_prompts_begin_with_the_number_of_those_that_are_followed():
     prompts = [Prompt(request=f"Toss {k}.", targets=("a", "b"), alias=f"{k}.json") for k in range(4)]
     given = [SampleSet("r", "lora", one, Answers({"a": 500 if k else 300, "b": 500})) for k, one in enumerate(prompts)]
-    assert shown(evaluate([], Question(given=tuple(given)))).splitlines()[0] == "tuned: 3 of 4 follow their target, 1 does not"
+    lines = shown(evaluate([], Question(given=tuple(given)))).splitlines()
+    assert lines[0] == "tuned: 3 of 4 follow their target, 1 does not"
+    assert [line.split()[:3] for line in lines[3:7]] == [["✗", "0", "800"], *(["✓", str(k), "1000"] for k in (1, 2, 3))]
     assert "follow their target" not in shown(evaluate([], Question(given=tuple(given[:3]))))
 
 
