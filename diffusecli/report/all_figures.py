@@ -149,7 +149,7 @@ def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
         return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
-        of = f"of valid answers: lowest of the three p below, corrected for three tests by {f.repeats} simulated samples{level}"
+        of = f"of valid answers: how often the lowest of the three p below is as low for a perfect sampler, from {f.repeats} simulated samples{level}"
         yield Line("test of fit", p_value(f.p_value, f.least_p), of)
         for by, p, sides, note in (
             ("G", f.g_p_value, 2, f"two-sided; G {thousandths(f.g)}"),

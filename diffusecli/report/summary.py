@@ -97,10 +97,15 @@ def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bo
     compared = list(runs(found))
     parts += [*compared, *matrices(found)]
     of_groups = list(group_table(found))
-    below: list[RenderableType] = [Text("\nterms", style="bold"), Legend(found)] if verbose else []
+    below: list[RenderableType] = [Text("\nterms", style="bold"), Legend(found)] if verbose and _has_terms(found) else []
     if of_groups:
         below += [Text(""), *(Sentence(line, style="dim") for line in ("Columns by folder:", *group_legend(found).splitlines()))]
     return Group(*parts, *of_groups, *(() if compared else drifts(found)), *below, *(() if verbose else _terms(found)))
+
+
+def _has_terms(found: Evaluation) -> bool:
+    """Whether the legend of all figures says anything."""
+    return any(row.prompt.targets for row in found.rows)
 
 
 def _terms(found: Evaluation) -> Iterator[RenderableType]:
