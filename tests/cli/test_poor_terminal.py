@@ -167,6 +167,7 @@ def test_everything_that_the_program_prints_with_has_a_stand_in():
         "curves",
         "views",
         "wording",
+        "numbers",
         "html",
         "samples",
         "asked",
