@@ -154,10 +154,14 @@ class RecordFigures:
             expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares of fields' if apart else ''} {expected:z.3f}"
             others = self._wrong_alike(pair)
+            different = (
+                [other.names for other in self.rejected_pairs if other is not pair and other not in others] if not apart else []
+            )
             alike = f"{len(others)} more pairs" if len(others) > 1 else "".join(other.names for other in others)
             besides = f", and so for {alike}" if others else ""
             words = _WRONG_PAIR[pair.departure(expected)].format(pair.names)
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)}){besides}")
+            found += [f"{names} differ, too" for names in different[:_MOST_NAMED]]
         return "; ".join(found)
 
     @property

@@ -20,6 +20,9 @@ _USELESS = 0.5  # an upper bound of the TVD that is not worth printing alone
 _TOLERATED = 0.01  # share of off-target answers that does not count against the model
 
 
+_IS_CLOSE = f" (up to {CLOSE} is close)"
+
+
 class Kind(NamedTuple):
     """The words for what is judged."""
 
@@ -46,8 +49,12 @@ def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWER
     if exact is not None and _lowest_tvd(exact, found) > CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > TOO_COARSE:
-        nothing, least = "no difference would be detected", f"a TVD below {found.detectable_tvd:.3f} can go undetected"
-        return f"too few samples for a verdict ({nothing if found.detectable_tvd >= 1 else least})"
+        missed = (
+            "no difference would be detected"
+            if found.detectable_tvd >= 1
+            else f"the test could miss a true TVD below {found.detectable_tvd:.3f}"
+        )
+        return f"too few samples for a verdict ({missed})"
     return _follows(found, exact)
 
 
@@ -96,11 +103,11 @@ def _off_target(found: Figures, exact: ExactFigures | None, of: Kind, level: flo
     if low <= CLOSE:
         if found.p_value < level or too_few(found, level):
             return f"{_differs(low, high)}, {off} {figures}"
-        return f"undecided, {off}, {_between(low, high)} {figures}"
+        return f"undecided, {off}, {_between(low, high)}{_IS_CLOSE} {figures}"
     if found.p_value < level and found.excess_tvd > 2 * (1 - found.valid):
         return f"wrong shares{_missing(found)}, {off} {figures}"
     if found.tvd_low <= CLOSE and not found.p_value < level:  # only the exact figure shows it
-        return f"{off}, exact TVD {high:.3f} ({_p(found)})"
+        return f"{off}, exact TVD {high:.3f}{_IS_CLOSE} ({_p(found)})"
     return off + (f", {_of_valid(found, of, level)} ({_p(found)})" if found.valid > 0.5 else "")
 
 
@@ -140,7 +147,7 @@ def _bounds(found: Figures, exact: ExactFigures | None) -> tuple[float, float]:
 
 def _differs(low: float, high: float) -> str:
     """The difference with its bounds, if they say anything."""
-    return "differs from the target" + (f" by a {_between(low, high)}" if low >= _ZERO or high < _USELESS else "")
+    return "differs from the target" + (f" by a {_between(low, high)}{_IS_CLOSE}" if low >= _ZERO or high < _USELESS else "")
 
 
 def _between(low: float, high: float) -> str:

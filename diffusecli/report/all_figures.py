@@ -149,7 +149,7 @@ def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
         return
     if not math.isnan(f.p_value):
         level = f"; {'decides on the shares: ' if decides else ''}below {SIGNIFICANCE} they do not fit"
-        of = f"of valid answers: how often the lowest of the three p below is as low for a perfect sampler, from {f.repeats} simulated samples{level}"
+        of = f"of valid answers: lowest of the three p below, corrected for testing three ({f.repeats} simulated samples){level}"
         yield Line("test of fit", p_value(f.p_value, f.least_p), of)
         for by, p, sides, note in (
             ("G", f.g_p_value, 2, f"two-sided; G {thousandths(f.g)}"),
@@ -208,7 +208,7 @@ def _open_ended(found: Diversity, unfinished: int) -> Iterator[Line]:
     if found.top:
         yield Line("most frequent", percent(found.top[0].count / found.n), start_of(found.top[0].text.replace("\n", "\\n"), _TEXT))
     yield Line("unseen", percent(found.unseen_mass), "share of the next answers that would be new (Good-Turing)")
-    yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers")
+    yield Line("Chao1", f"{found.chao1:.0f}", "estimated minimum number of different answers (bias-corrected)")
     value, _, interval = distinct_of_10(found).partition(" ")
     yield Line("distinct of 10", value, f"{_about_distinct(found, interval, unfinished)} (NoveltyBench, by normalised text)")
     if not math.isnan(found.beyond):

@@ -9,7 +9,7 @@ from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.verdicts import too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.numbers import count, known, number, p_value, percent, span
-from diffusecli.report.wording import mark_of, short
+from diffusecli.report.wording import short
 from diffusecli.system.errors import many
 
 
@@ -36,8 +36,7 @@ def key_figures(row: Evaluated) -> list[Figure]:
         return found
     if f is not None:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
-        close = "; close: true TVD at most 0.02" if mark_of(row.verdict)[0] == "?" else ""
-        found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}{close}"))
+        found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
         if known(f.p_value) is not None:
             fits = f"below {SIGNIFICANCE}: does not fit" if f.p_value < SIGNIFICANCE else f"fits unless below {SIGNIFICANCE}"
             found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else fits))

@@ -21,6 +21,7 @@ from diffusecli.system.notices import some_of
 _MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
 _MOST_FURTHER = 2  # runs that are all named
 _MORE, _MOST_MORE = 10, 100  # times as many answers
+_MOST_PROMPTS = 12  # that are named
 _MARGIN = 1.25  # for few answers the square root is only roughly right
 
 
@@ -47,8 +48,8 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
     if unsure is not None:
         yield from _decided(unsure, runs[unsure.run])
-    elif not bad and (open_row := next((row for row in found.rows if mark_of(row.verdict)[0] == "?" and row.tally.n), None)):
-        yield f"collect more answers: {about(answers_needed(open_row))} may decide (now {open_row.tally.n})"
+    elif not bad:
+        yield from _more_answers([row for row in found.rows if mark_of(row.verdict)[0] == "?" and row.tally.n])
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -69,6 +70,15 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
         step = if_readable(partial(training, runs[run].folder, further=True))
         of = f" (the worst run; then {some_of(worst_first[1:])})" if len(worst_first) > _MOST_FURTHER else ""
         yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
+
+
+def _more_answers(undecided: Sequence[Evaluated]) -> Iterator[str]:
+    """How many answers decide: of one prompt; of several, those that need the fewest and the most."""
+    prompts = {row.prompt.alias for row in undecided}
+    if len(prompts) > 1:
+        yield f"collect more answers to the {len(prompts)} undecided prompts ({', '.join(sorted(prompts)[:_MOST_PROMPTS])}{', …' * (len(prompts) > _MOST_PROMPTS)})"
+    elif undecided:
+        yield f"collect more answers: {about(answers_needed(undecided[0]))} may decide (now {undecided[0].tally.n})"
 
 
 def answers_needed(row: Evaluated) -> int | None:

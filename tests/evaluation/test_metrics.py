@@ -233,7 +233,7 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         (
             {"{0}": 545, "{1}": 455},
             ExactFigures(kl=0.0, on_target=0.99, tvd=0.02031),
-            "by a true TVD between 0.010 and 0.0204 (p =",
+            "by a true TVD between 0.010 and 0.0204 (up to 0.02 is close) (p =",
         ),
         ({"{0}": 545, "{1}": 455}, EXACT, "valid answers, wrong shares (p ="),
         # 6 of 200 are off target, between 1.1 and 6.4 %
@@ -245,14 +245,14 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
         (
             {"{0}": 100, "{1}": 94, "x": 6},
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.03),
-            "undecided, off target 3 %, true TVD between 0.011 and 0.030 (",
+            "undecided, off target 3 %, true TVD between 0.011 and 0.030 (up to 0.02 is close) (",
         ),
         (
             {"{0}": 100, "{1}": 94, "x": 6},
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.06),
-            "off target 3 %, exact TVD 0.060 (",
+            "off target 3 %, exact TVD 0.060 (up to 0.02 is close) (",
         ),
-        ({"{0}": 535, "{1}": 465}, None, "differs from the target by a true TVD of at most 0.065 (p ="),
+        ({"{0}": 535, "{1}": 465}, None, "differs from the target by a true TVD of at most 0.065 (up to 0.02 is close) (p ="),
     ],
 )
 def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):

@@ -1118,12 +1118,6 @@ def test_the_untuned_model_has_the_sign_of_its_verdict_in_the_head_of_the_chart(
         )
 
 
-def test_the_figures_of_an_undecided_verdict_say_what_is_close(tmp_path):
-    page = page_of(tmp_path, {"lora": {"p.json": {"a": 100, "b": 94, "x": 6}}})
-    assert "close: true TVD at most 0.02" in page
-    assert "close: true TVD" not in page_of(tmp_path / "other", {"lora": {"p.json": {"a": 50, "b": 50}}})
-
-
 def test_equal_untuned_models_are_once_in_the_list_of_samplers(tmp_path):
     for name, a in (("one", 60), ("two", 10)):
         samples = {"lora": {"p.json": {"a": a, "b": 40}, "q.json": {"a": 9}}, "untuned": {"p.json": {"x": 9}, "q.json": {"x": 9}}}

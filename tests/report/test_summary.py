@@ -414,12 +414,7 @@ def test_the_default_output_explains_its_terms_in_one_line(tmp_path):
     tvd = "TVD: share of all answers that would have to change. "
     assert shown(judged).rstrip().endswith(f"\n\n{tvd}0 is perfect")
     exact = replace(judged, rows=tuple(replace(row, exact=ExactFigures(0.002, 0.99, 0.0321)) for row in judged.rows * 2))
-    assert (
-        shown(exact).count(
-            f"{tvd}KL: in nats. 0 is perfect.\nClose to the target: a true TVD, without sampling noise, of at most 0.02\n"
-        )
-        == 1
-    )
+    assert shown(exact).count(f"{tvd}KL: in nats. 0 is perfect\n") == 1
     assert tvd not in shown(judged, verbose=True)
 
 
@@ -664,6 +659,14 @@ def test_open_verdicts_of_answers_without_a_run_say_how_many_decide(counts):
     more = of_coin({text: math.ceil(count * needed / sum(counts.values())) for text, count in counts.items()})
     assert mark_of(more.rows[0].verdict)[0] != "?"
     assert not list(next_steps(of_coin({"a": 500, "b": 500})))
+
+
+def test_several_undecided_prompts_are_named():
+    coins = [Prompt(request=f"x{k}", targets=("a", "b"), alias=f"{k}.json") for k in range(3)]
+    given = tuple(SampleSet("r", "lora", coin, Answers({"a": 7, "b": n})) for coin, n in zip(coins, (5, 6, 500), strict=True))
+    assert list(next_steps(evaluate([], Question(given=given[:2])))) == [
+        "collect more answers to the 2 undecided prompts (0.json, 1.json)"
+    ]
 
 
 def test_two_answers_cannot_say_how_many_decide():
