@@ -41,12 +41,12 @@ _KEYS: dict[str, tuple[str, ...]] = {
     fields.PIECE: (),
     kept.PIECE: ("model",),
     surveys.PIECE: ("group", "seed"),
-    "lines": ("run", "mode"),
+    "lines": ("run", "seed", "mode"),
     "abilities": ("model",),
-    "curves": ("run",),
+    "curves": ("run", "seed"),
     "minutes": ("piece", "seed"),
 }
-"""Table -> the columns that say which run its lines are of. Lines of one run are replaced together."""
+"""Table -> the columns that say which run its lines are of. Lines of one run are replaced together. Lines without a seed are of seed 0."""
 
 _CHANGES = ("lost", "gained", "p_value", "log_prob_change", "log_prob_change_low", "log_prob_change_high")
 
@@ -193,7 +193,7 @@ def _people() -> Iterator[Line]:
             for one in row["lines"]:
                 told = one["diversity"]
                 yield {
-                    "run": experiment.name, "mode": row["mode"], "heading": one["heading"], "answers": row["n"],
+                    "run": experiment.name, "seed": seed, "mode": row["mode"], "heading": one["heading"], "answers": row["n"],
                     **{name: told[name] for name in ("n", "distinct", "once", "unseen_mass", "chao1", "beyond")},
                     "commonest": told["top"][0]["text"], "commonest_count": told["top"][0]["count"],
                 }  # fmt: skip
@@ -223,6 +223,7 @@ def _curves() -> Iterator[Line]:
                 for prompt, kl in seen["kl"].items():
                     yield {
                         "run": experiment.name,
+                        "seed": seed,
                         "iteration": seen["iteration"],
                         "prompt": prompt,
                         "kl": kl,
@@ -244,7 +245,7 @@ def minutes() -> Iterator[Line]:
 def _with_earlier(name: str, found: list[Line]) -> list[Line]:
     """These lines in the places of earlier ones of the same runs, then those of other runs; all other earlier lines stay."""
     path = RESULTS / f"{name}.csv"
-    earlier = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+    earlier = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")) if path.is_file() else ()
     of_runs: dict[tuple[str, ...], list[Line]] = {}
     for line in earlier:
         of_runs.setdefault(_run_of(name, line), []).append(line)
@@ -254,7 +255,7 @@ def _with_earlier(name: str, found: list[Line]) -> list[Line]:
 
 
 def _run_of(name: str, line: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(line[column]) for column in _KEYS[name])
+    return tuple(str(line.get(column, 0)) for column in _KEYS[name])
 
 
 def _read(path: Path) -> Any:

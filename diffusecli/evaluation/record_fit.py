@@ -48,10 +48,12 @@ def record_figures(
             taken.append((_values(prompt, text, place), count - cut))
     rows = [(values, count) for values, count in taken if values is not None]
     known = [(values, count) for values, count in rows if target.knows(values)]
+    judged_alone = rows if rows and prompt.eos else taken  # those that are no records are judged once, as a whole
+    left_out = 1 - sum(count for _, count in judged_alone) / n
     fields, level = [], field_level(len(template.fields))
     for place, (name, own) in enumerate(zip(template.fields, target.marginals, strict=True)):
         answers = Answers()
-        for values, count in rows or taken:  # those that are no records are judged once, as a whole
+        for values, count in judged_alone:
             answers.add(values[place] if values is not None else _NO_VALUE, count)
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
         found = figures(alone, tally(alone, answers), seed=seed, level=level)
@@ -61,7 +63,7 @@ def record_figures(
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)
-    return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond)
+    return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond, left_out)
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:

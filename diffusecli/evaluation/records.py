@@ -104,6 +104,7 @@ class RecordFigures:
     pairs_p_value: float  # of the pair furthest off in standard errors, by simulation of all together; nan without pairs
     sdmetrics: Quality | None = None  # if requested
     beyond_fields_p_value: float = math.nan  # as `pairs_p_value`, of what the shares of the fields do not explain
+    left_out: float = 0.0  # share of answers that are not in the figures of fields
 
     @property
     def new(self) -> float:
@@ -113,12 +114,8 @@ class RecordFigures:
     @property
     def unreadable(self) -> str:
         """The share of answers without fields, which are not in the figures of fields; empty if it is small."""
-        share = 1 - self.fits
-        return (
-            f"{100 * share:.1f} % of the answers do not fit the template; the figures of fields leave them out"
-            if 1 > share >= _WORTH_SAYING
-            else ""
-        )
+        share = f"{100 * self.left_out:.1f} % of the answers were cut or do not fit the template"
+        return f"{share}; the figures of fields leave them out" if self.left_out >= _WORTH_SAYING else ""
 
     @property
     def worst_pair(self) -> PairFigures | None:

@@ -126,7 +126,7 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
     """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
     impossible = "answers include targets of weight zero"
     if math.isinf(found.g):  # they are a part of the distance, as off-target answers are
-        return f"close to the target, but {impossible}" if found.tvd_high <= CLOSE else impossible
+        return f"close to the target, but {impossible}" if _bounds(found, exact)[1] <= CLOSE else impossible
     if found.too_even:
         return "follows the target more evenly than independent draws would"
     low, high = _bounds(found, exact)
@@ -139,9 +139,12 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
 
 
 def _bounds(found: Figures, exact: ExactFigures | None) -> tuple[float, float]:
-    """Bounds of the TVD: exact if the model's probabilities are known, otherwise of its 95 % interval."""
-    if exact is not None and not math.isnan(exact.tvd):
-        return _lowest_tvd(exact, found), exact.tvd_of_answers
+    """Bounds of the TVD: exact if the model's probabilities are known and explain the share off target, otherwise of its 95 % interval.
+
+    They do not explain answers that were cut.
+    """
+    if exact is not None and (low := _lowest_tvd(exact, found)) <= exact.tvd_of_answers:
+        return low, exact.tvd_of_answers
     return found.tvd_low, found.tvd_high
 
 

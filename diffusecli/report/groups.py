@@ -111,10 +111,13 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     if not rows:
         return
     names = prompt_names(row.prompt for row in found.rows)
-    yield Text(f"\nfurthest from the target, by {measure(rows)}: {len(rows)} of {many(len(names), 'prompt')}", style="bold")
+    yield Text(
+        f"\nfurthest from the target, by {measure(rows)}: {len({row.prompt.key for row in rows})} of {many(len(names), 'prompt')}",
+        style="bold",
+    )
     yield _row_table(rows, found)
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
-    others = "; of all: --html report.html" if len(rows) < len(names) else ""
+    others = "; of all: --html report.html" if len({row.prompt.key for row in rows}) < len(names) else ""
     yield Sentence(f"details of one prompt: --only {quote(spelled(shown))}{others}")
 
 
@@ -162,13 +165,18 @@ def _worst_line(row: Evaluated) -> tuple[str, ...]:
             kl,
             percent(f.valid if exact is None else exact.on_target),
         )
-    return ("-", thousandths(exact.tvd), "-", "-", kl, percent(exact.on_target)) if exact is not None else ("-",) * 6
+    return (
+        (str(row.tally.n or "-"), thousandths(exact.tvd), "-", "-", kl, percent(exact.on_target))
+        if exact is not None
+        else ("-",) * 6
+    )
 
 
 def measure(rows: Sequence[Evaluated]) -> str:
     """What `worst` ranks by."""
     known = [row.exact is not None and not math.isnan(row.exact.tvd) for row in rows]
-    return "exact TVD" if all(known) else "TVD" if any(known) else "the excess TVD of samples"
+    sampled = "the excess TVD of samples"
+    return "exact TVD" if all(known) else f"exact TVD, otherwise {sampled}" if any(known) else sampled
 
 
 def _short_samplers(samplers: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:

@@ -36,9 +36,9 @@ from diffusecli.report.row_charts import RowChart
 from diffusecli.report.scores import of_equal, scores
 from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
-from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots
+from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots, strays_shown
 from diffusecli.report.wording import DRIFT_SCALE, readable, text
-from diffusecli.runs.sample_files import ASKED, BASELINES, read_meta
+from diffusecli.runs.sample_files import ASKED, read_meta
 from diffusecli.system.errors import joined, many
 
 if TYPE_CHECKING:
@@ -49,10 +49,6 @@ _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
 _LETTER = 0.43  # rem of a letter of a label
-_STRAYS, _OF_BASELINES = (
-    5,
-    2,
-)  # texts off target of each sampler, and as many unfinished ones; of untuned ones without a valid answer
 
 
 def html_report(evaluation: Evaluation, sort: Sort | None = None) -> str:
@@ -103,17 +99,13 @@ def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 def strays(row: Evaluated) -> list[Outcome]:
     """The most frequent texts off target, then the most frequent unfinished texts."""
-    off, cut = (by_count(counts)[: _most(row)] for counts in (row.tally.off_target, row.tally.unfinished))
+    off, cut = (by_count(counts)[: strays_shown(row)] for counts in (row.tally.off_target, row.tally.unfinished))
     return [*(Outcome(text, count) for text, count in off), *(Outcome(text, count, count) for text, count in cut)]
-
-
-def _most(row: Evaluated) -> int:
-    return _OF_BASELINES if row.mode in BASELINES and not row.tally.on_target else _STRAYS
 
 
 def left_out(row: Evaluated) -> str:
     """How many texts `strays` leaves out; empty if none."""
-    off, cut = (len(counts) - _most(row) for counts in (row.tally.off_target, row.tally.unfinished))
+    off, cut = (len(counts) - strays_shown(row) for counts in (row.tally.off_target, row.tally.unfinished))
     parts = [
         many(off, "more text off target", "more texts off target") if off > 0 else "",
         many(cut, "more unfinished text") if cut > 0 else "",

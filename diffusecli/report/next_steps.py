@@ -9,20 +9,22 @@ from pathlib import Path
 from shlex import quote
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.groups import tuned as tuned_rows
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import CLOSE, TOO_COARSE
 from diffusecli.files.paths import exists
 from diffusecli.prompts.matching import Matching, beginnings
-from diffusecli.report.wording import mark_of
+from diffusecli.report.wording import mark_of, phrase_of
 from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
 from diffusecli.system.notices import some_of
 
 _MANY_CUT = 0.05  # share of cut answers that could have become valid, which calls for longer ones
 _MOST_FURTHER = 2  # runs that are all named
-_MORE, _MOST_MORE = 10, 100  # times as many answers
+_MOST_MORE = 100  # times as many answers
+_ENOUGH = 1000  # answers, as after a training
 _MOST_PROMPTS = 12  # that are named
-_MARGIN = 1.25  # for few answers the square root is only roughly right
+_MARGIN = 1.5  # for few answers the square root is only roughly right
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
@@ -45,11 +47,12 @@ def next_steps(found: Evaluation) -> Iterator[str]:
         yield f"many answers were cut: sample with a larger `--max-new-tokens`{now}"
     bad = [row for row in tuned if mark_of(row.verdict)[1] == "bad" and row.run in runs]
     yield from _further(bad, runs)
-    unsure = next((row for row in tuned if mark_of(row.verdict)[0] == "?" and row.run in runs), None)
-    if unsure is not None:
+    undecided = [row for row in tuned_rows(found.rows) if mark_of(row.verdict)[0] == "?" and row.tally.n]
+    unsure = next((row for row in undecided if row.mode == "lora" and row.run in runs), None)
+    if unsure is not None and not any(row.run == unsure.run for row in bad):
         yield from _decided(unsure, runs[unsure.run])
     elif not bad:
-        yield from _more_answers([row for row in found.rows if mark_of(row.verdict)[0] == "?" and row.tally.n])
+        yield from _more_answers(undecided)
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -89,11 +92,12 @@ def answers_needed(row: Evaluated) -> int | None:
     f = row.figures
     if f is None:
         return None
-    if row.verdict.startswith("too few"):
+    if phrase_of(row.verdict).startswith("too few"):
         factor = (f.detectable_tvd / TOO_COARSE) ** 2 if f.detectable_tvd < 1 else math.inf
     else:
-        middle, half = (f.tvd_low + f.tvd_high) / 2, (f.tvd_high - f.tvd_low) / 2
-        factor = (half / (middle - CLOSE)) ** 2 if middle > CLOSE else math.inf
+        true = max(f.excess_tvd, 1 - f.valid)
+        bound = f.tvd_low if true > CLOSE else f.tvd_high  # the one on the other side of what is close
+        factor = ((true - bound) / (true - CLOSE)) ** 2 if true != CLOSE else math.inf
     return math.ceil(_MARGIN * row.tally.n * factor) if 1 < factor <= _MOST_MORE else None
 
 
@@ -101,10 +105,10 @@ def about(answers: int | None) -> str:
     """A number of answers, rounded up to one digit.
 
     >>> about(4321), about(12), about(None)
-    ('about 5000', 'about 20', 'ten times as many')
+    ('about 5000', 'about 20', 'many more')
     """
     if answers is None:
-        return "ten times as many"
+        return "many more"
     unit = 10 ** (len(str(answers)) - 1)
     return f"about {-(-answers // unit) * unit}"
 
@@ -114,9 +118,9 @@ def _decided(row: Evaluated, run: RunFacts) -> Iterator[str]:
     if row.exact is None or math.isnan(row.exact.tvd):
         if run.folder.has_adapter and run.folder.config.is_file():
             yield f"compute the exact distance: `diffuse evaluate {quote(str(run.folder.path))} --exact`"
-    elif row.verdict.startswith("too few"):
+    elif phrase_of(row.verdict).startswith("too few"):
         if step := if_readable(lambda: sampling(run.folder, row.prompt.alias)):
-            yield f"draw more samples: `{step.command} -n {_MORE * row.tally.n}`"
+            yield f"draw more samples: `{step.command} -n {max(_ENOUGH, answers_needed(row) or 0)}`"
     else:
         yield from _said(if_readable(lambda: training(run.folder, further=True)))
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.numbers import known
-from diffusecli.report.views import Sampler
+from diffusecli.report.views import Sampler, one
 from diffusecli.report.wording import mark_of
 
 
@@ -30,16 +30,17 @@ class Score:
 
 def of_equal(found: Iterable[Score]) -> list[Score]:
     """The scores, those of untuned samplers that are the same under the names of all."""
-    merged: list[Score] = []
+    equal: list[list[Score]] = []
     for score in found:
-        same = (place for place, first in enumerate(merged) if repr(replace(score, sampler=first.sampler)) == repr(first))
-        place = next(same, None) if score.sampler.untuned else None
-        if place is None or not merged[place].sampler.untuned:
-            merged.append(score)
+        alike = (
+            some for some in equal if some[0].sampler.untuned and repr(replace(score, sampler=some[0].sampler)) == repr(some[0])
+        )
+        same = next(alike, None) if score.sampler.untuned else None
+        if same is None:
+            equal.append([score])
         else:
-            first = merged[place].sampler
-            merged[place] = replace(score, sampler=replace(first, label=f"{first.label} and {score.sampler.label}", several=True))
-    return merged
+            same.append(score)
+    return [replace(some[0], sampler=one([score.sampler for score in some])) for some in equal]
 
 
 def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) -> list[Score]:

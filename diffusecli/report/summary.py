@@ -32,6 +32,7 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
 from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
+from diffusecli.report.views import strays_shown
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
     FEW_VALID,
@@ -45,7 +46,6 @@ from diffusecli.report.wording import (
     sentence,
     short,
 )
-from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import joined, many
 from diffusecli.system.terminal import spelled
 
@@ -53,7 +53,6 @@ _BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
 _MOST_NAMED = 3  # samplers whose answers are not shown
 _MOST_FREQUENT = 5
 _FEW_PROMPTS = 3  # whose verdicts are counted at a glance
-_OF_BASELINES = 2  # texts of samplers that are not tuned, in full
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
@@ -261,7 +260,7 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
             yield _SeveralTexts("off target:", by_count(off), len(cut))
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        most = _OF_BASELINES if verbose and row.mode in BASELINES and not row.tally.on_target else _MOST_FREQUENT
+        most = strays_shown(row) if verbose else _MOST_FREQUENT
         yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose, most=most)
         if verbose or not off:
             yield from _texts(cut, "unfinished text", of=row.tally.n, whole=verbose, most=most)

@@ -23,7 +23,7 @@ from diffusecli.report.all_figures import once
 from diffusecli.report.numbers import known
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import short, unique
-from diffusecli.runs.sample_files import ASKED
+from diffusecli.runs.sample_files import ASKED, BASELINES
 from diffusecli.system.errors import joined
 
 if TYPE_CHECKING:
@@ -158,18 +158,23 @@ def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     names = unique(name + marked[p.key] for name, p in zip(bare, prompts, strict=True))
     return [
         Section(
-            name, tuple(row for row, *_ in alike), tuple(_one([named[row.run, row.mode] for row in some]) for some in alike), sort
+            name, tuple(row for row, *_ in alike), tuple(one([named[row.run, row.mode] for row in some]) for some in alike), sort
         )
         for name, alike in zip(names, map(once, groups), strict=True)
     ]
 
 
-def _one(equal: Sequence[Sampler]) -> Sampler:
+def one(equal: Sequence[Sampler]) -> Sampler:
     """The first of equal samplers, with the names of all; of many, with their number."""
     first, *others = names = [each.label for each in equal]
     if not others:
         return equal[0]
     return replace(equal[0], label=joined(names) if len(names) <= _NAMED else f"{first} and {len(others)} equal ones", several=True)
+
+
+def strays_shown(row: Evaluated) -> int:
+    """How many texts off target reports show of a sampler: fewer of one that is not tuned and has no valid answer."""
+    return 2 if row.mode in BASELINES and not row.tally.on_target else 5
 
 
 @dataclass(frozen=True)

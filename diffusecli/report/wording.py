@@ -85,8 +85,16 @@ def mark_of(verdict: str) -> tuple[str, str]:
     >>> mark_of("undecided, 2.8 % other or no value, true TVD between 0.011 and 0.076 (p = 0.69, excess TVD 0.009)")
     ('?', 'open')
     """
-    phrase = verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
-    return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
+    return next(((sign, kind) for start, sign, kind in _MARKS if phrase_of(verdict).startswith(start)), ("✗", "bad"))
+
+
+def phrase_of(verdict: str) -> str:
+    """A verdict without what it is of.
+
+    >>> phrase_of("first draw: too few samples"), phrase_of("too few samples")
+    ('too few samples', 'too few samples')
+    """
+    return verdict.removeprefix(FIRST_DRAW).removeprefix(OTHER_FIELDS)
 
 
 def raised_entropy(found: Figures) -> str:

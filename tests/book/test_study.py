@@ -174,7 +174,7 @@ def test_lines_of_runs_that_are_not_here_stay_in_a_table(workplace, monkeypatch)
             ("tree", 0, "trained", "0.2"),
             ("path", 1, "trained", "9"),
             ("path", 1, "unseen", "9"),
-            ("hard", 2, "trained", "0.7"),
+            ("hard", 2, "trained\nwith a line", "0.7"),
         )
     ]
     write_lines(workplace, "losses", *earlier)
@@ -182,7 +182,9 @@ def test_lines_of_runs_that_are_not_here_stay_in_a_table(workplace, monkeypatch)
     monkeypatch.setattr(collect.losses_results, "lines", lambda journal: measured)
     collect.collect()
     text = (workplace / "losses.csv").read_text()
-    assert text == "way,seed,set,kl\ntree,0,trained,0.2\npath,1,trained,0.5\nhard,2,trained,0.7\ntree,2,trained,0.1\n"
+    assert (
+        text == 'way,seed,set,kl\ntree,0,trained,0.2\npath,1,trained,0.5\nhard,2,"trained\nwith a line",0.7\ntree,2,trained,0.1\n'
+    )
 
 
 def test_every_training_of_the_plan_is_a_sound_config():

@@ -12,6 +12,7 @@ from diffusecli.evaluation.fit import goodness_of_fit
 from diffusecli.evaluation.metrics import ExactFigures, cells, entropy, figures
 from diffusecli.evaluation.perfect import mean_tvd, p_value, perfect_sampler, statistics
 from diffusecli.evaluation.verdicts import many_off, verdict
+from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import read_prompt
@@ -257,6 +258,23 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
 )
 def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):
     assert phrase in verdict(figures(prompt(2), tally(prompt(2), samples)), exact)
+
+
+def test_exact_figures_do_not_outweigh_answers_that_were_cut():
+    """The model's own probabilities do not know of a limit of new tokens."""
+    counts = Answers({"{0}": 300, "{1}": 300})
+    counts.add("{0", 400, unfinished=True)
+    found = figures(prompt(2), tally(prompt(2), counts))
+    assert verdict(found, ExactFigures(kl=0.001, on_target=0.995, tvd=0.01)).startswith(
+        "off target 40 % (unfinished 40 %), no difference"
+    )
+
+
+def test_targets_of_weight_zero_are_judged_by_the_exact_distance():
+    impossible = Prompt(request="x", targets=("{0}", "{1}", "{2}"), weights=(1, 1, 0))
+    found = figures(impossible, tally(impossible, {"{0}": 485, "{1}": 485, "{2}": 30}))
+    assert verdict(found, ExactFigures(kl=0.01, on_target=1.0, tvd=0.015)).startswith("close to the target, but answers include")
+    assert verdict(found).startswith("answers include targets of weight zero")
 
 
 def test_a_tvd_that_would_be_detected_is_never_zero():

@@ -516,7 +516,7 @@ def test_more_tokens_are_advised_for_open_ended_answers():
 @pytest.mark.parametrize(("exact", "counts", "step"), [
     (None, {"a": 96, "b": 98, "x": 6}, "compute the exact distance: `diffuse evaluate {run} --exact`"),
     (0.03, {"a": 96, "b": 98, "x": 6}, "train further: `train run`"),
-    (0.01, {"a": 5, "b": 5}, "draw more samples: `diffuse sample {run} -n 100`"),
+    (0.01, {"a": 5, "b": 5}, "draw more samples: `diffuse sample {run} -n 1000`"),
 ])  # fmt: skip
 def test_what_decides_an_open_verdict(tmp_path, monkeypatch, exact, counts, step):
     monkeypatch.setattr("diffusecli.report.next_steps.training", lambda run, *, further: Next("train further", "train run"))
@@ -649,7 +649,9 @@ def of_coin(counts):
     return evaluate([], Question(given=(SampleSet("r", "lora", Prompt(request="x", targets=("a", "b")), Answers(counts)),)))
 
 
-@pytest.mark.parametrize("counts", [{"a": 7, "b": 5}, {"a": 290, "b": 230}])
+@pytest.mark.parametrize(
+    "counts", [{"a": 7, "b": 5}, {"a": 290, "b": 230}, {"a": 96, "b": 98, "x": 6}, {"a": 489, "b": 486, "x": 25}]
+)
 def test_open_verdicts_of_answers_without_a_run_say_how_many_decide(counts):
     """So many answers with the same shares have a verdict."""
     found = of_coin(counts)
@@ -661,6 +663,15 @@ def test_open_verdicts_of_answers_without_a_run_say_how_many_decide(counts):
     assert not list(next_steps(of_coin({"a": 500, "b": 500})))
 
 
+def test_an_open_verdict_of_the_untuned_model_asks_for_nothing():
+    coin = Prompt(request="x", targets=("a", "b"))
+    given = (
+        SampleSet("r", "lora", coin, Answers({"a": 500, "b": 500})),
+        SampleSet("r", "untuned", coin, Answers({"a": 290, "b": 230})),
+    )
+    assert not list(next_steps(evaluate([], Question(given=given))))
+
+
 def test_several_undecided_prompts_are_named():
     coins = [Prompt(request=f"x{k}", targets=("a", "b"), alias=f"{k}.json") for k in range(3)]
     given = tuple(SampleSet("r", "lora", coin, Answers({"a": 7, "b": n})) for coin, n in zip(coins, (5, 6, 500), strict=True))
@@ -670,7 +681,7 @@ def test_several_undecided_prompts_are_named():
 
 
 def test_two_answers_cannot_say_how_many_decide():
-    assert list(next_steps(of_coin({"a": 1, "b": 1}))) == ["collect more answers: ten times as many may decide (now 2)"]
+    assert list(next_steps(of_coin({"a": 1, "b": 1}))) == ["collect more answers: many more may decide (now 2)"]
 
 
 def test_more_than_three_prompts_begin_with_the_number_of_those_that_are_followed():
