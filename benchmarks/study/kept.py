@@ -110,7 +110,7 @@ def table(read: Callable[[str], Sequence[Read]]) -> Iterator[Sequence[str]]:
         factor, least, most = (f"{float(line[f'perplexity_factor{end}']):.3f}" for end in ("", "_low", "_high"))
         yield (
             _NAMES[line["model"]], right, f"{line['lost']}, {line['gained']}", f"{change} [{low} to {high}]",
-            f"{'yes' if p < ALPHA else 'not shown'} ({p:.2g})", line["needed"], f"{factor} [{least} to {most}]", f"{float(line['drift']):.4f}",
+            f"{'yes' if p < ALPHA else 'not shown'} ({p:.2g})", line["needed"], f"{factor} [{least} to {most}]", f"{float(line['drift']):.4f}" if line["drift"] else "-",
         )  # fmt: skip
 
 

@@ -257,6 +257,11 @@ def test_the_tables_show_only_models_that_are_measured(workplace):
     assert second[:3] == ["mixture, with `retain`", "50.0", "1, 0"]
     assert second[3:6] == [change, f"not shown ({p:.2g})", needed]
     assert second[6:] == ["1.105 [1.105 to 1.105]", "0.0625"]  # exp(.1): both passages lose a tenth of a nat per token
+    with (workplace / "kept.csv").open("w", newline="") as file:  # of a run without retention, which measures no drift
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)))
+        writer.writeheader()
+        writer.writerows({**line, "drift": None} if line["model"] == "mixture" else line for line in lines)
+    assert table("kept")[-1][-1] == "-"
     _, _, a, b = table("kept-kinds")
     assert (a, b) == (["a", "3", "67", "-33.3"], ["b", "1", "100", "+0.0"])
 
