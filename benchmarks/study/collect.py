@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -246,16 +246,15 @@ def _with_earlier(name: str, found: list[Line]) -> list[Line]:
     """These lines in the places of earlier ones of the same runs, then those of other runs; all other earlier lines stay."""
     path = RESULTS / f"{name}.csv"
     earlier = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")) if path.is_file() else ()
-    of_runs: dict[tuple[str, ...], list[Line]] = {}
-    for line in earlier:
-        of_runs.setdefault(_run_of(name, line), []).append(line)
-    for run in dict.fromkeys(_run_of(name, line) for line in found):
-        of_runs[run] = [line for line in found if _run_of(name, line) == run]
+    of_runs = _by_run(name, earlier) | _by_run(name, found)  # in the order of the first
     return [line for lines in of_runs.values() for line in lines]
 
 
-def _run_of(name: str, line: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(line.get(column, 0)) for column in _KEYS[name])
+def _by_run(name: str, lines: Iterable[Line]) -> dict[tuple[str, ...], list[Line]]:
+    of_runs: dict[tuple[str, ...], list[Line]] = {}
+    for line in lines:
+        of_runs.setdefault(tuple(str(line.get(column, 0)) for column in _KEYS[name]), []).append(line)
+    return of_runs
 
 
 def _read(path: Path) -> Any:

@@ -20,7 +20,7 @@ from diffusecli.report.parts import Flow, Sentence, format_of, label, nats, new_
 from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.scores import scores
 from diffusecli.report.widths import distinguishable
-from diffusecli.report.wording import DRIFT_SCALE, mark_of, of_wordings
+from diffusecli.report.wording import DRIFT_SCALE, STYLES, mark_of, of_wordings
 from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -48,18 +48,11 @@ def counts(found: Evaluation) -> Iterator[RenderableType]:
     """How many prompts each sampler follows."""
     for score in scores(found.rows, views.samplers(found.rows)):
         if score.judged:
-            missed = score.judged - score.follows - score.close - score.open
-            others = ((score.close, "close", "yellow"), (score.open, "undecided", "yellow"), (missed, _do(missed), "red"))
-            rest = [Text.assemble(", ", (f"{count} {words}", style)) for count, words, style in others if count]
-            name = spelled(score.sampler.label)
-            yield Text.assemble(
-                f"{name}: ", (f"{score.follows} of {score.judged} follow their target", "green" if score.follows else ""), *rest
-            )
-
-
-def _do(count: int) -> str:
-    """The verb of those that do not follow."""
-    return "does not" if count == 1 else "do not"
+            verb = "does not" if score.missed == 1 else "do not"
+            others = ((score.close, "close", "near"), (score.open, "undecided", "open"), (score.missed, verb, "bad"))
+            rest = [Text.assemble(", ", (f"{count} {words}", STYLES[kind])) for count, words, kind in others if count]
+            name, style = spelled(score.sampler.label), STYLES["good"] if score.follows else ""
+            yield Text.assemble(f"{name}: ", (f"{score.follows} of {score.judged} follow their target", style), *rest)
 
 
 def _worded(found: Evaluation) -> Iterator[RenderableType]:

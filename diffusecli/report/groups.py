@@ -110,14 +110,11 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     rows = worst(found.rows)
     if not rows:
         return
-    names = prompt_names(row.prompt for row in found.rows)
-    yield Text(
-        f"\nfurthest from the target, by {measure(rows)}: {len({row.prompt.key for row in rows})} of {many(len(names), 'prompt')}",
-        style="bold",
-    )
+    prompts, every = (len({row.prompt.key for row in some}) for some in (rows, found.rows))
+    yield Text(f"\nfurthest from the target, by {measure(rows)}: {prompts} of {many(every, 'prompt')}", style="bold")
     yield _row_table(rows, found)
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
-    others = "; of all: --html report.html" if len({row.prompt.key for row in rows}) < len(names) else ""
+    others = "; of all: --html report.html" if prompts < every else ""
     yield Sentence(f"details of one prompt: --only {quote(spelled(shown))}{others}")
 
 

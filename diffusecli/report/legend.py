@@ -69,7 +69,7 @@ class Legend:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table.grid(padding=(0, _GAP, 0, 0))
-        table.add_column(width=min(_WIDEST_TERM, max((len(term) for term, _ in _lines(self.found)), default=0)))
+        table.add_column(width=min(_WIDEST_TERM, max(len(term) for term, _ in _lines(self.found))))
         table.add_column()
         for term, meaning in _lines(self.found):
             table.add_row(Sentence(term, style="dim"), Sentence(meaning, style="dim"))
@@ -97,5 +97,4 @@ def _lines(found: Evaluation) -> Iterator[tuple[str, str]]:
         yield from _OF_HISTOGRAMS
     if any(cell.differs for row in found.rows for cell in row.cells):
         yield _MARK
-    if any(row.prompt.targets for row in found.rows):
-        yield "Monte Carlo seed", str(found.seed)
+    yield "Monte Carlo seed", str(found.seed)

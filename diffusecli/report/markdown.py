@@ -27,15 +27,16 @@ def _lines(found: Evaluation) -> Iterator[str]:
     names = {key: spelled(name) for key, name in prompt_names(row.prompt for row in found.rows).items()}
     samplers = {pair: spelled(name) for pair, name in labels(found.rows).items()}
     glance, by_folder = are_many(found.rows), list(_groups(found, samplers))
+    rows = worst(found.rows) if glance else found.rows
     if glance:
-        heads, *of_worst = worst_figures(worst(found.rows))
+        heads, *figures = worst_figures(rows)
         yield from _head("furthest from the target", "sampler", *(f">{name}" for name in heads))
     else:
         yield from _head("prompt", "sampler", ">N", ">valid", ">entropy / target", ">seen / possible", ">TVD / floor", ">excess TVD",
                          ">exact KL", ">p", "verdict")  # fmt: skip
-    for place, row in enumerate(worst(found.rows) if glance else found.rows):
-        figures = of_worst[place] if glance else (*_figures(row), spelled(row.verdict))
-        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *figures)
+        figures = [[*_figures(row), spelled(row.verdict)] for row in rows]
+    for row, cells in zip(rows, figures, strict=True):
+        yield _line(names[row.prompt.key], samplers[row.run, row.mode], *cells)
     worded = [(row, line) for row in in_wordings(found.rows) if row.exact for line in of_wordings(row.exact.wordings)]
     worded += [
         (row, f"distinct of 10: {distinct_of_10(row.diversity)}") for row in found.rows if row.diversity is not None and not glance

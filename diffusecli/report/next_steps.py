@@ -76,7 +76,7 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
 
 
 def _more_answers(undecided: Sequence[Evaluated]) -> Iterator[str]:
-    """How many answers decide: of one prompt; of several, those that need the fewest and the most."""
+    """How many answers decide: of one prompt; of several prompts, which ones need more."""
     prompts = {row.prompt.alias for row in undecided}
     if len(prompts) > 1:
         yield f"collect more answers to the {len(prompts)} undecided prompts ({', '.join(sorted(prompts)[:_MOST_PROMPTS])}{', …' * (len(prompts) > _MOST_PROMPTS)})"

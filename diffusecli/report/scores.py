@@ -10,7 +10,7 @@ from statistics import median
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.report.numbers import known
-from diffusecli.report.views import Sampler, one
+from diffusecli.report.views import Sampler, as_one
 from diffusecli.report.wording import mark_of
 
 
@@ -27,6 +27,11 @@ class Score:
     exact_tvd: float  # its median over them
     verdict: str  # of the last prompt
 
+    @property
+    def missed(self) -> int:
+        """Prompts that it does not follow."""
+        return self.judged - self.follows - self.close - self.open
+
 
 def of_equal(found: Iterable[Score]) -> list[Score]:
     """The scores, those of untuned samplers that are the same under the names of all."""
@@ -40,7 +45,7 @@ def of_equal(found: Iterable[Score]) -> list[Score]:
             equal.append([score])
         else:
             same.append(score)
-    return [replace(some[0], sampler=one([score.sampler for score in some])) for some in equal]
+    return [replace(some[0], sampler=as_one([score.sampler for score in some])) for some in equal]
 
 
 def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) -> list[Score]:

@@ -158,13 +158,13 @@ def sections(evaluation: Evaluation, sort: Sort | None = None) -> list[Section]:
     names = unique(name + marked[p.key] for name, p in zip(bare, prompts, strict=True))
     return [
         Section(
-            name, tuple(row for row, *_ in alike), tuple(one([named[row.run, row.mode] for row in some]) for some in alike), sort
+            name, tuple(row for row, *_ in alike), tuple(as_one([named[row.run, row.mode] for row in some]) for some in alike), sort
         )
         for name, alike in zip(names, map(once, groups), strict=True)
     ]
 
 
-def one(equal: Sequence[Sampler]) -> Sampler:
+def as_one(equal: Sequence[Sampler]) -> Sampler:
     """The first of equal samplers, with the names of all; of many, with their number."""
     first, *others = names = [each.label for each in equal]
     if not others:

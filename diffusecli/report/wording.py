@@ -85,7 +85,8 @@ def mark_of(verdict: str) -> tuple[str, str]:
     >>> mark_of("undecided, 2.8 % other or no value, true TVD between 0.011 and 0.076 (p = 0.69, excess TVD 0.009)")
     ('?', 'open')
     """
-    return next(((sign, kind) for start, sign, kind in _MARKS if phrase_of(verdict).startswith(start)), ("✗", "bad"))
+    phrase = phrase_of(verdict)
+    return next(((sign, kind) for start, sign, kind in _MARKS if phrase.startswith(start)), ("✗", "bad"))
 
 
 def phrase_of(verdict: str) -> str:
