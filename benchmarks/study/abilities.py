@@ -2,7 +2,9 @@
 
 Three sets that no prompt of the library has anything to do with: questions with four answers (`data/choices.jsonl`), arithmetic with four
 answers (made here), and paragraphs of ordinary English (`data/passages.txt`). `--many` asks the thousands of questions of `rules.py` instead of
-the first two sets. Nothing is sampled. A question is asked in a chat, and
+the first two sets, and reads 240 paragraphs of books whose copyright has ended (`data/books.txt`, 60 of each): Jane Austen, *Persuasion* (1817); William
+Morris, *News from Nowhere* (1890); Hezekiah Butterworth, *The Log School-House on the Columbia* (1890); Edward MacDowell, *Critical and Historical
+Essays* (1912). They are a random sample of the paragraphs of 60 to 160 words, from the files of Project Gutenberg. Nothing is sampled from the model. A question is asked in a chat, and
 each of its four answers has an exact log-probability as what the assistant says: the sum over its tokens, as Brown and others ("Language
 Models are Few-Shot Learners", 2020) and the accuracies of most evaluation suites have it. The likeliest counts as the model's answer. The
 sum, and not the mean per token, makes the four normalised probabilities those of a model that must say one of the four; answers
@@ -73,9 +75,9 @@ def read_choices() -> list[Question]:
     return [Question(**{**fields, "options": tuple(fields["options"])}) for fields in found]
 
 
-def read_passages() -> list[str]:
-    """The paragraphs of `data/passages.txt`, a line each."""
-    return [line for line in (DATA / "passages.txt").read_text(encoding="utf-8").splitlines() if line]
+def read_passages(*, many: bool = False) -> list[str]:
+    """The paragraphs of `data/passages.txt`, or of the books: a line each."""
+    return (DATA / ("books.txt" if many else "passages.txt")).read_text(encoding="utf-8").splitlines()
 
 
 def arithmetic(seed: int = ARITHMETIC_SEED) -> list[Question]:
@@ -203,7 +205,7 @@ def measure(base: LoadedModel, config: Config, notice: Notice, *, many: bool = F
     started, number = time.perf_counter(), sum(map(len, sets.values()))
     items = {name: answered(questions, answer_log_probs(base, questions, config, notice)) for name, questions in sets.items()}
     notice(f"{number} questions, {60 * number / (time.perf_counter() - started):.0f} per minute")
-    passages = read_passages()
+    passages = read_passages(many=many)
     losses = passage_losses(base, passages)
     figures = [accuracy_figures(name, found) for name, found in items.items()] + [passage_figures(losses)]
     asked = json.dumps([*(asdict(q) for questions in sets.values() for q in questions), *passages])

@@ -1,4 +1,4 @@
-"""Whether tuned models keep other abilities: thousands of questions made by rule, each model paired with the untuned one, equivalence within one point.
+"""Whether tuned models keep other abilities: thousands of questions made by rule and paragraphs of old books, each model paired with the untuned one.
 
 The models come from other pieces: mixture and eighty (`literature.py`), and the pair trained on 1 to 10 and 1 to 100 with and without retention.
 """

@@ -143,7 +143,7 @@ def test_results_of_other_questions_are_not_compared():
 def test_a_run_is_measured_with_its_adapter_and_untuned_without(trained, monkeypatch, capsys):
     monkeypatch.setattr(abilities, "read_choices", lambda: TWO)
     monkeypatch.setattr(abilities, "arithmetic", lambda: TWO[::-1])
-    monkeypatch.setattr(abilities, "read_passages", lambda: ["Some words.", "Others."])
+    monkeypatch.setattr(abilities, "read_passages", lambda **_: ["Some words.", "Others."])
 
     def printed(*words):
         monkeypatch.setattr("sys.argv", ["abilities", *words])
@@ -175,10 +175,10 @@ def test_neither_a_run_nor_untuned_is_wrong_usage(monkeypatch, capsys):
 def test_measuring_twice_asks_the_same(tiny, config, monkeypatch):
     monkeypatch.setattr(abilities, "read_choices", lambda: TWO)
     monkeypatch.setattr(abilities, "arithmetic", lambda: TWO)
-    monkeypatch.setattr(abilities, "read_passages", lambda: ["Some words."])
+    monkeypatch.setattr(abilities, "read_passages", lambda **_: ["Some words."])
     one = measure(tiny, config, print)
     assert measure(tiny, config, print) == one
-    monkeypatch.setattr(abilities, "read_passages", lambda: ["Other words."])
+    monkeypatch.setattr(abilities, "read_passages", lambda **_: ["Other words."])
     assert measure(tiny, config, print)["asked"]["sha256"] != one["asked"]["sha256"]
 
 
@@ -232,3 +232,10 @@ def test_the_thirty_passages_are_different_and_of_80_to_120_words():
     assert all(80 <= len(passage.split()) <= 120 for passage in passages)
     openings = Counter(passage.split()[0] for passage in passages)
     assert openings.most_common(1)[0][1] <= 4
+
+
+def test_the_passages_of_books_are_240_different_paragraphs_of_60_to_160_words():
+    passages = read_passages(many=True)
+    assert len(set(passages)) == len(passages) == 240
+    assert all(60 <= len(passage.split()) <= 160 for passage in passages)
+    assert not any(word in passage for passage in passages for word in ("Gutenberg", "eBook", "Copyright"))

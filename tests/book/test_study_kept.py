@@ -270,7 +270,7 @@ def test_many_asks_the_questions_by_rule(tiny_model_folder, monkeypatch, capsys)
     asked = [Question("First?", ("a", "b", "c", "d"), 1, "x")]
     monkeypatch.setattr(rules, "by_rule", lambda: asked)
     monkeypatch.setattr(abilities, "BUILTIN", str(tiny_model_folder))
-    monkeypatch.setattr(abilities, "read_passages", lambda: ["Some words."])
+    monkeypatch.setattr(abilities, "read_passages", lambda **_: ["Some words."])
     monkeypatch.setattr("sys.argv", ["abilities", "--untuned", "--many"])
     abilities.main()
     found = json.loads(capsys.readouterr().out)
