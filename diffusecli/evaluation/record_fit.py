@@ -6,7 +6,7 @@ Takes counted answers and the target distribution from `record_targets.py`. Symb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -16,12 +16,12 @@ from diffusecli.evaluation.association import association, raked
 from diffusecli.evaluation.metrics import figures
 from diffusecli.evaluation.perfect import monte_carlo_p
 from diffusecli.evaluation.record_targets import RecordTarget, coded
-from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures, field_level
+from diffusecli.evaluation.records import FieldFigures, FurthestValue, PairFigures, RecordFigures, field_level
 from diffusecli.evaluation.sdmetrics_score import quality
 from diffusecli.evaluation.verdicts import VALUES, too_few, verdict
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
-from diffusecli.prompts.matching import Matching, tally, target_finder
+from diffusecli.prompts.matching import Matching, Tally, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
 
 _DRAWS, _FEWEST = 999, 199  # samples of a perfect sampler, for their associations
@@ -56,14 +56,26 @@ def record_figures(
         for values, count in judged_alone:
             answers.add(values[place] if values is not None else _NO_VALUE, count)
         alone = Prompt(request=prompt.question, targets=tuple(own), weights=tuple(own.values()))
-        found = figures(alone, tally(alone, answers), seed=seed, level=level)
+        tallied = tally(alone, answers)
+        found = figures(alone, tallied, seed=seed, level=level)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         judged = verdict(found, None, VALUES, level), found.too_even, too_few(found, level)
-        fields.append(FieldFigures(name, len(own), *of_field, *judged, least_p=found.least_p))
+        fields.append(FieldFigures(name, len(own), *of_field, *judged, found.least_p, _furthest(own, tallied)))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)
     return RecordFigures(fits, all_known, copies / n, tuple(fields), pairs, repeats, together, scored, beyond, left_out)
+
+
+def _furthest(weights: Mapping[str, float], found: Tally) -> FurthestValue | None:
+    """The value whose share of valid values is furthest from its weight; None without valid values. `weights` sum to 1."""
+    if not found.on_target:
+        return None
+    shares = (
+        FurthestValue(value, weight, count / found.on_target)
+        for (value, weight), count in zip(weights.items(), found.counts, strict=True)
+    )
+    return max(shares, key=lambda one: abs(one.share - one.weight))
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:

@@ -30,6 +30,15 @@ _WRONG_PAIR = {
 
 
 @dataclass(frozen=True)
+class FurthestValue:
+    """The value of a field whose share is furthest from its weight."""
+
+    value: str
+    weight: float
+    share: float  # of the valid values
+
+
+@dataclass(frozen=True)
 class FieldFigures:
     """One field compared with its weights, among the answers that fit the template; of all answers if none does."""
 
@@ -44,6 +53,7 @@ class FieldFigures:
     too_even: bool = False  # the test rejects, because shares are closer to the weights than those of independent draws
     too_few: bool = False  # valid values, so that a p-value says nothing about their weights
     least_p: float = 0.0  # the lowest p-value that the test can give
+    furthest: FurthestValue | None = None  # none without valid values
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def too_few(found: Figures, level: float = SIGNIFICANCE) -> bool:
 
 def _of_valid(found: Figures, of: Kind, level: float) -> str:
     if found.p_value < level:
-        return f"{of.valid} do not follow the weights"
+        return "wrong shares"
     return f"too few {of.valid} for a verdict on the weights" if too_few(found, level) else f"no difference found in {of.valid}"
 
 

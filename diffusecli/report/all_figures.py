@@ -26,7 +26,7 @@ from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
 from diffusecli.report.widths import start_of
-from diffusecli.report.wording import FEW_VALID, distinct_of_10, raised_entropy
+from diffusecli.report.wording import FEW_VALID, distinct_of_10, furthest_value, raised_entropy
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -234,10 +234,11 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
     yield Line("  known values", percent(found.known), "of the answers: every field has a value of a target")
     yield Line("  copies", percent(found.copies), "of the answers are whole targets")
     for f in found.fields:
+        furthest = furthest_value(found, f)
         yield Line(
             f"TVD of {f.name}",
             thousandths(f.tvd),
-            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}; the shares differ if p < {found.field_level:.3g}",
+            f"{many(f.values, 'value')}; perfect sampler {thousandths(f.tvd_floor)}: {f.verdict}{f', furthest: {furthest}' if furthest else ''}; the shares differ if p < {found.field_level:.3g}",
         )
     if (worst := found.worst_pair) is not None:
         judged = worst.departure(worst.perfect) if found.pairs_p_value < PAIRS_LEVEL else "fits"

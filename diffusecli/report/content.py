@@ -19,7 +19,7 @@ from diffusecli.report.matrix_chart import MatrixChart, of_matrix
 from diffusecli.report.overview_chart import Overview, of_prompts
 from diffusecli.report.prompt_charts import of_differences, of_folders
 from diffusecli.report.row_charts import RowChart
-from diffusecli.report.scores import Score, scores
+from diffusecli.report.scores import Score, in_folders
 from diffusecli.report.target_charts import of_outcomes, of_targets
 from diffusecli.report.views import Pair, Sampler, Section, pairs, samplers, sections
 
@@ -69,8 +69,7 @@ def content(evaluation: Evaluation, sort: Sort | None = None) -> Content:
     drawings = [(section, drawn(section, prompts, evaluation)) for section in found]
     folders = groups(evaluation.rows) if has_groups(evaluation.rows) else []
     named = samplers(evaluation.rows)
-    follow = {(folder, score.sampler): score for folder, _ in folders
-              for score in scores((row for row in evaluation.rows if row.prompt.alias in folder.aliases), named)}  # fmt: skip
+    follow = in_folders(evaluation.rows, (folder for folder, _ in folders), named)
     recorded = [(facts, training(facts)) for facts in evaluation.runs]
     return Content(
         every, drawings, of_prompts([(section, some.asked) for section, some in drawings]) if len(found) > 1 else None,

@@ -24,7 +24,7 @@ from diffusecli.evaluation.groups import Group, groups
 from diffusecli.evaluation.metrics import Cell, ExactFigures, Figures, Worded  # noqa: F401 (its comments become descriptions of the schema)
 from diffusecli.evaluation.open_ended import Diversity, Line, Outcome
 from diffusecli.evaluation.ordered import Ordered
-from diffusecli.evaluation.records import FieldFigures, PairFigures, RecordFigures  # noqa: F401 (likewise)
+from diffusecli.evaluation.records import FieldFigures, FurthestValue, PairFigures, RecordFigures  # noqa: F401 (likewise)
 from diffusecli.evaluation.sdmetrics_score import Quality  # noqa: F401 (likewise)
 from diffusecli.files.spreadsheets import as_cell
 

@@ -18,7 +18,9 @@ from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import Group, groups, has_groups, tuned, worst
 from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
+from diffusecli.report import views
 from diffusecli.report.parts import Sentence, label, nats, new_table, percent, thousandths
+from diffusecli.report.scores import in_folders
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import STYLES, mark_of
 from diffusecli.system.errors import many
@@ -40,12 +42,16 @@ class Column:
 
 def columns(found: Evaluation) -> list[Column]:
     """The figures that at least one group has."""
-    some = [group for _, of_folder in groups(found.rows) for group in of_folder]
+    parts = groups(found.rows)
+    some = [group for _, of_folder in parts for group in of_folder]
     exact, drawn = any(group.exact for group in some), any(group.sampled for group in some)
     tvd = "TVD: total variation distance of the model's own probabilities, including off-target mass; median and 90 % quantile over prompts."
     excess = f"excess at {found.at_n}: expected excess TVD of {found.at_n} draws from the model over a perfect sampler; median."
     sampled = "sampled: TVD of the samples and its excess over a perfect sampler at the same N; medians."
+    judged = any(row.figures is not None and row.tally.n for row in found.rows)
+    follow = _follow(found, [folder for folder, _ in parts])
     shown = [
+        (judged, Column(("follow", "target"), follow, "follow target: prompts that follow their target, of those with samples.")),
         (exact, Column(("TVD", "median"), lambda group: thousandths(group.tvd_median), tvd)),
         (exact, Column(("TVD", "90 %"), lambda group: thousandths(group.tvd_90), tvd)),
         (exact, Column(("excess", f"at {found.at_n}"), lambda group: thousandths(group.excess_tvd_median), excess)),
@@ -63,6 +69,20 @@ def columns(found: Evaluation) -> list[Column]:
         (drawn and not exact, Column(("sampled", "excess"), lambda group: thousandths(group.sampled_excess_tvd_median), sampled)),
     ]
     return [column for known, column in shown if known]
+
+
+def _follow(found: Evaluation, folders: Iterable[Folder]) -> Callable[[Group], str]:
+    """How many prompts of a group follow their target."""
+    named = views.samplers(found.rows)
+    known = {
+        (folder.name, folder.whole, sampler): score for (folder, sampler), score in in_folders(found.rows, folders, named).items()
+    }
+
+    def of_group(group: Group) -> str:
+        score = known[group.folder, group.whole, named[group.run, group.mode]]
+        return f"{score.follows} of {score.judged}" if score.judged else "-"
+
+    return of_group
 
 
 def group_table(found: Evaluation) -> Iterator[RenderableType]:
@@ -83,17 +103,18 @@ def _folder_table(
     named = _short_samplers(samplers)
     several, width = len(samplers) > 1, _sampler_width(named.values())
     room = _ROOM - 8 - (width + 1) * several - sum(max(7, *map(len, column.head)) + 1 for column in cells)
+    counted = all(group.sampled == group.prompts for _, some in parts for group in some)  # "4 of 10" has their number
     table = new_table(
         Text("folder"),
         *([Text("sampler")] if several else []),
-        ("prompts", "right"),
+        *([] if counted else [("prompts", "right")]),
         *(("\n".join(c.head), "right") for c in cells),
     )
     for folder, some in parts:
         for place, group in enumerate(some):
             sampler = named[group.run, group.mode]
             table.add_row(
-                label(folder.label, room) if place == 0 else "", *([sampler] if several else []), str(group.prompts),
+                label(folder.label, room) if place == 0 else "", *([sampler] if several else []), *([] if counted else [str(group.prompts)]),
                 *(column.text(group) for column in cells), style="bold" if folder.whole else "",
             )  # fmt: skip
     yield Text(f"\n{title}", style="bold")

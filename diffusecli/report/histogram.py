@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from rich.cells import cell_len
@@ -13,14 +14,16 @@ from rich.text import Text
 
 from diffusecli.evaluation.evaluation import Evaluated
 from diffusecli.evaluation.metrics import Cell
+from diffusecli.evaluation.ordered import values_in
 from diffusecli.report.parts import Flow, Sentence, bar, new_table, percent, tenths
-from diffusecli.report.widths import distinguishable
+from diffusecli.report.target_names import target_names
+from diffusecli.report.widths import distinguishable, start_of
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
 Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
-_MARK, _WANTED = "│ ", "wanted"
+_MARK, _WANTED, _GAP = "│ ", "wanted", "⋮"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
 FEW = 20  # valid answers, below which bars would show noise
 
@@ -52,14 +55,17 @@ class Histogram:
         ]
         rows = [(percent(cell.weight), percent(cell.count / n), *(_counted(cell) if self.full else ())) for cell in shown]
         words = ["" if self.full or not cell.differs else "too often" if cell.residual > 0 else "too rarely" for cell in shown]
-        texts = [spelled(cell.target).replace("\n", "\\n") for cell in shown]
-        longest = max(map(cell_len, [*texts, "target"]))
+        places = {cell.target: place for place, cell in enumerate(self.row.cells)}
+        heading, names = target_names(self.row.prompt)
+        texts = [spelled(names[places[cell.target]]).replace("\n", "\\n") for cell in shown]
+        longest = max(map(cell_len, [*texts, heading]))
         widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
         others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         beside = options.max_width - others  # columns for names and bars
         drawn = [(cell.count / n, cell.weight) for cell in shown]
+        gaps: Sequence[bool] = ()
         if self.full and beside - narrowest < longest:
-            yield from _in_two_lines(texts, figures, rows, drawn, options.max_width, narrowest)
+            yield from _in_two_lines(heading, texts, figures, rows, drawn, options.max_width, narrowest)
         else:
             width = max(_NARROWEST_NAME, min(longest, beside - narrowest))
             room = 0 if few else max(1, min(_WIDEST_BAR, beside - width))
@@ -67,29 +73,41 @@ class Histogram:
             if sampler and cell_len(sampler) > room - len(_MARK + _WANTED) - 2:
                 yield Text(f"  {sampler}")
                 sampler = ""
-            heading = Text("  ".join(filter(None, (sampler, _MARK + _WANTED if room >= len(_MARK + _WANTED) else ""))))
-            table = new_table(Text("  target"), *figures, *([] if few else [heading]), *([Text("")] if any(words) else []))
-            for name, row, one, word in zip(distinguishable(texts, width), rows, _bars(drawn, room), words, strict=True):
-                table.add_row(Text(f"  {name}"), *row, *([] if few else [one]), *([Text(word, style="bold")] if any(words) else []))
+            above = Text("  ".join(filter(None, (sampler, _MARK + _WANTED if room >= len(_MARK + _WANTED) else ""))))
+            table = new_table(
+                Text(f"  {start_of(heading, width)}"), *figures, *([] if few else [above]), *([Text("")] if any(words) else [])
+            )
+            gaps = self._gaps([places[cell.target] for cell in shown])
+            for gap, name, row, one, word in zip(gaps, distinguishable(texts, width), rows, _bars(drawn, room), words, strict=True):
+                first = Text(f"{_GAP if gap else ' '} {name}")
+                table.add_row(first, *row, *([] if few else [one]), *([Text(word, style="bold")] if any(words) else []))
             yield table
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
+            left_out = f" ({_GAP}: some are left out here)" if any(gaps) else ""
             kind = "first" if len({cell.weight for cell in [*shown, *folded]}) == 1 else "largest"
-            chosen = "" if self.showing.sort else f"showing the {kind} and the worst-fitting targets; "
+            chosen = "" if self.showing.sort else f"showing the {kind} and the worst-fitting targets{left_out}; "
             marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
             yield Sentence(
                 f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",
                 indent=2,
             )
 
+    def _gaps(self, places: Sequence[int]) -> Sequence[bool]:
+        """Before which of these targets some are left out, if they are shown in the order of their values."""
+        in_order = self.showing.sort != "weight" and places == sorted(places)
+        if len(places) == len(self.row.cells) or not in_order or values_in(self.row.prompt.spellings) is None:
+            return [False] * len(places)
+        return [place != before + 1 for before, place in pairwise([-1, *places])]
+
 
 def _in_two_lines(
-    texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int,
+    heading: str, texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int,
     narrowest: int,
 ) -> Iterator[RenderableType]:  # fmt: skip
     """Each target beside its bar, which may be left out, and below them its figures. If a target is too long for that, it has its own lines."""
     heads = [head for head, _ in figures]
-    name = max(map(cell_len, [*texts, "target"]))
+    name = max(map(cell_len, [*texts, heading]))
     beside = name <= most - 4 - narrowest
     room = 0 if not narrowest else min(_WIDEST_BAR, most - 4 - (name if beside else 0))
     columns = [(f"{_MARK if narrowest else ''}{heads[0]}", *(row[0] for row in rows))]
@@ -97,7 +115,7 @@ def _in_two_lines(
     widths = [max(map(len, column)) + 2 for column in columns]
     fits = 2 + sum(widths) <= most
     yield Text(
-        f"  target{'' if fits or not narrowest else ' ' * max(2, name - 4) + _MARK + _WANTED if beside else ''}",
+        f"  {heading}{'' if fits or not narrowest else ' ' * (name - cell_len(heading) + 2) + _MARK + _WANTED if beside else ''}",
         style="table.header",
     )
     if fits:

@@ -88,19 +88,22 @@ def new_table(*columns: Text | tuple[str, str]) -> Table:
 def bar(share: float, style: str = "none", width: int = 14, mark: float | None = None) -> Text:
     """A bar of up to `width` characters, with a resolution of an eighth of a character, and a `│` where `mark` is.
 
-    The bar passes the mark only if the share is larger, and then it does so visibly.
+    The bar passes the mark only if the share is larger, and stays below it if the share is smaller, both visibly.
 
     >>> bar(0.5, width=8).plain, bar(0.5, width=8, mark=1).plain, bar(1, width=8, mark=0.5).plain
     ('████', '████   │', '███│████')
     >>> bar(0.14, width=8, mark=0.17).plain, bar(0.3, width=8, mark=0.29).plain, bar(1, width=8, mark=0.999).plain
     ('│', '█│▍', '██████│█')
+    >>> bar(0.499, width=8, mark=0.5).plain, bar(0.5, width=8, mark=0.5).plain
+    ('██▉│', '███│')
     """
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     place = 0
     if mark is not None and width:
         above = share > mark + ROUNDING
         place = max(0, min(width - above, round(mark * width)) - 1)
-        eighths = min(8 * width, max(eighths, 8 * place + 9)) if above else min(eighths, 8 * place)
+        most_below = 8 * place - (place > 0 and share < mark - ROUNDING)
+        eighths = min(8 * width, max(eighths, 8 * place + 9)) if above else min(eighths, most_below)
     full, rest = divmod(eighths, 8)
     drawn = Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=style)
     if mark is not None and width:

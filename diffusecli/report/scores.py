@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from diffusecli.evaluation.evaluation import Evaluated
+from diffusecli.prompts.groups import Folder
 from diffusecli.report.numbers import known
 from diffusecli.report.views import Sampler, as_one
 from diffusecli.report.wording import mark_of
@@ -74,3 +75,11 @@ def scores(rows: Iterable[Evaluated], names: Mapping[tuple[str, str], Sampler]) 
         )
         for name, some in found.items()
     ]
+
+
+def in_folders(
+    rows: Sequence[Evaluated], folders: Iterable[Folder], names: Mapping[tuple[str, str], Sampler]
+) -> dict[tuple[Folder, Sampler], Score]:
+    """The scores of each folder."""
+    return {(folder, score.sampler): score for folder in folders
+            for score in scores((row for row in rows if row.prompt.alias in folder.aliases), names)}  # fmt: skip

@@ -19,7 +19,7 @@ from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.groups import are_many, tuned
 from diffusecli.evaluation.metrics import Figures
 from diffusecli.evaluation.names import labels, marks, prompt_names
-from diffusecli.evaluation.records import FieldFigures
+from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
@@ -40,6 +40,7 @@ from diffusecli.report.wording import (
     MERGED,
     STYLES,
     distinct_of_10,
+    furthest_value,
     mark_of,
     of_wordings,
     raised_entropy,
@@ -211,7 +212,7 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
     if said:
         yield Sentence(said, indent=4)
     if enough and found.fields:
-        yield _fields(found.fields)
+        yield _fields(found)
         if more := len(found.fields) - _MOST_FIELDS:
             yield from [Text(f"    and {many(more, 'more field')}")] if more > 0 else []
     if found.sdmetrics is not None:
@@ -221,15 +222,15 @@ def _records(row: Evaluated) -> Iterator[RenderableType]:
         )
 
 
-def _fields(fields: Sequence[FieldFigures]) -> RenderableType:
-    """Each field with its distance and its verdict. The verdict wraps."""
+def _fields(found: RecordFigures) -> RenderableType:
+    """Each field with its distance and its verdict; of a field that differs, the value furthest from its weight. The verdict wraps."""
+    fields = found.fields[:_MOST_FIELDS]
     table = new_table(Text("    field"), ("TVD", "right"), ("perfect\nsampler", "right"))
     table.add_column("verdict")
-    for f, name in zip(
-        fields[:_MOST_FIELDS], distinguishable([spelled(f.name) for f in fields[:_MOST_FIELDS]], _FIELD), strict=True
-    ):
+    for f, name in zip(fields, distinguishable([spelled(f.name) for f in fields], _FIELD), strict=True):
         sign, kind = mark_of(f.verdict)
-        said = Sentence(sentence(f.verdict), style=STYLES[kind])
+        furthest = furthest_value(found, f)
+        said = Sentence(sentence(f.verdict) + (f": {spelled(furthest)}" if furthest else ""), style=STYLES[kind])
         table.add_row(Text.assemble("  ", (sign, STYLES[kind]), f" {name}"), thousandths(f.tvd), thousandths(f.tvd_floor), said)
     return table
 

@@ -17,7 +17,7 @@ from diffusecli.report.wording import mark_of, sentence
 _HEAD, _LABEL, _NAME = 72, 300, 190  # widest column head, label, name of a line or a prompt
 _PLOT = 230  # narrowest plot
 _CELL = 36  # height of a cell
-_SIGN = 14  # room at the right of a figure for "≠"
+_SIGN = 14  # room at the right of a figure for "*"
 _PERFECT = "A perfect sampler draws independently from the weights."
 
 
@@ -200,7 +200,7 @@ def _figures(sheet: Sheet, row: Row, base: float, columns: Columns) -> None:
     for place, (edge, figure) in enumerate(zip(columns.edges, row.figures, strict=False)):
         sheet.write(edge - _SIGN, base, figure, "", "end")
         if row.apart and row.apart[place]:
-            sheet.write(edge - _SIGN + 3, base, "≠", "strong")
+            sheet.write(edge - _SIGN + 3, base, "*", "strong")
 
 
 def _pixels(size: float) -> Callable[[float], float]:

@@ -20,6 +20,7 @@ from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.groups import MOST_NAMED, folders
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.parts import Sentence, bar, beginning, label, labels, nats, new_table, percent, tenths, thousandths
+from diffusecli.report.target_names import target_names
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
 
@@ -43,11 +44,12 @@ _Kind = TypeVar("_Kind")
 def distribution_preview(prompt: Prompt) -> RenderableType:
     """The target distribution of one prompt as bars."""
     of_each = f" of each of {prompt.draws.n} draws" if prompt.draws is not None else ""
-    rows = new_table(Text(f"target{of_each}"), ("weight", "right"), Text(""))
+    heading, names = target_names(prompt)
+    rows = new_table(beginning(f"{heading}{of_each}", _WIDEST), ("weight", "right"), Text(""))
     weights = prompt.probabilities
     top = max(weights, default=1)
     shown = sorted(sorted(range(len(weights)), key=lambda i: -weights[i])[:_MOST_ROWS])
-    for index, name in zip(shown, labels([prompt.targets[index] for index in shown], _WIDEST), strict=True):
+    for index, name in zip(shown, labels([names[index] for index in shown], _WIDEST), strict=True):
         rows.add_row(name, percent(weights[index]), bar(weights[index] / top))
     hidden, spellings = len(weights) - len(shown), len(prompt.every_spelling)
     notes = [f"{many(hidden, 'more target')}"] if hidden else []

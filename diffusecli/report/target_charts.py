@@ -41,10 +41,10 @@ def of_targets(section: Section) -> RowChart:
     allowed = f"among {many(len(section.prompt.targets), 'target')}"
     return RowChart(
         "distribution", "Weights and shares", _reading(section) + beyond_axis(rows), _in_words(section),
-        (Head("target"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
+        (Head("weight"), *(Head(sampler.label, sampler) for sampler, _ in columns)), tuple(rows), scale.ticks("share"), scale.at(0),
         tuple(sampler for sampler, _ in answered), tuple(sampler for sampler, _ in thin),
         f"95 % of perfect samplers with {many(k, 'valid answer')}{_whose(ranged, main)}{', for each target alone' if several else ''}" if ranged else "",
-        f"differs from the weight (≠{f'; {control}' if several else ''})", f"may be sampling noise{f' ({allowed}; {control})' if several else ''}",
+        f"differs from the weight (*{f'; {control}' if several else ''})", f"may be sampling noise{f' ({allowed}; {control})' if several else ''}",
         across="share of valid answers", note=_notes(main),
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from diffusecli.prompts.matching import Tally
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.report.all_figures import once
 from diffusecli.report.numbers import known
+from diffusecli.report.target_names import target_names
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import short, unique
 from diffusecli.runs.sample_files import ASKED, BASELINES
@@ -118,14 +119,19 @@ class Section:
         return len(self.prompt.targets) - len(self.shown)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all targets."""
+        return target_names(self.prompt).names
+
+    @cached_property
     def labels(self) -> list[str]:
         """Unique labels of the targets shown."""
-        return distinct([self.prompt.targets[i] for i in self.shown], LONGEST_LABEL, (OFF_TARGET, UNFINISHED))
+        return distinct([self.names[i] for i in self.shown], LONGEST_LABEL, (OFF_TARGET, UNFINISHED))
 
     @cached_property
     def texts(self) -> list[str]:
         """The whole texts of the targets shown; only very long ones are cut."""
-        return distinct([self.prompt.targets[i] for i in self.shown], WHOLE_TEXT)
+        return distinct([self.names[i] for i in self.shown], WHOLE_TEXT)
 
     @property
     def strays(self) -> tuple[str, ...]:

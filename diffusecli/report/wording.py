@@ -17,6 +17,7 @@ from typing import Any
 from diffusecli.evaluation.distinctness import DRAWS
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
+from diffusecli.evaluation.records import FieldFigures, RecordFigures
 from diffusecli.evaluation.verdicts import p_value as p_in_words
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.numbers import brief, count, key, number, p_from, p_value, percent, plus_minus, span
@@ -155,6 +156,14 @@ def sentence(verdict: str) -> str:
     return re.sub(r" \((highest )?p (=|<=) [^()]*\)", "", verdict)
 
 
+def furthest_value(records: RecordFigures, field: FieldFigures) -> str:
+    """The value that is furthest from its weight, of a field that differs; otherwise empty."""
+    far = field.furthest
+    if far is None or field not in records.wrong_fields:
+        return ""
+    return f"{short(far.value)} {100 * far.share:.1f} %, wanted {100 * far.weight:.1f} %"
+
+
 def text(value: Any, most: int = _MOST_TEXT) -> str:
     """Printable text; the end of a long text is cut."""
     whole = printable(str(value).replace("\r\n", "\n"))
@@ -218,6 +227,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "brief": brief, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short,
-    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command,
+    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command, "furthest_value": furthest_value,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -34,7 +34,7 @@ _PADDING = re.compile(" +(?=\n)")
 _CUT = "…"  # marks a cut text or a removed credential
 _REPLACEMENTS = {
     **dict.fromkeys("─━╸╺–−", "-"), **dict.fromkeys("▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#",
-    "│": "|", "✓": "+", "✗": "x", "≈": "~", "○": "o", **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
+    "│": "|", "⋮": ":", "✓": "+", "✗": "x", "≈": "~", "○": "o", **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)), _CUT: "~",
 }  # fmt: skip
 """Characters that draw tables and displays -> one ASCII character each, so that columns stay aligned."""
 _IN_PROSE = {**_REPLACEMENTS, _CUT: "...", "≤": "<=", "≥": ">=", "→": "->", "±": "+-", "é": "e"}

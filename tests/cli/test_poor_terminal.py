@@ -27,7 +27,7 @@ from tests.report.test_progress import iterations
 
 POOR = ("ascii", "latin-1", "cp1252", "cp437", "koi8-r")
 DRAWN = str.maketrans({**dict.fromkeys("─━╸╺–−▏▎▍", "-"), **dict.fromkeys("▌▋▊▉", "="), "█": "#", "…": "~",
-                       "│": "|", "✓": "+", "✗": "x", "≈": "~", "○": "o", "▁": "_", "▂": ".", "▃": "-", "▄": "=", "▅": "+", "▆": "*", "▇": "%"})  # fmt: skip
+                       "│": "|", "⋮": ":", "✓": "+", "✗": "x", "≈": "~", "○": "o", "▁": "_", "▂": ".", "▃": "-", "▄": "=", "▅": "+", "▆": "*", "▇": "%"})  # fmt: skip
 
 
 @pytest.fixture

@@ -348,7 +348,7 @@ def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
     assert "The shares of a field differ if p &lt; 0.0125:" in page
     assert '<span class="mark good" aria-hidden="true">✓</span>follows the target</td><td class="num" data-name="TVD">0.030' in page
     shown = in_process("evaluate", "a.txt", "--prompt", "p.json").stdout
-    assert [line.split()[:2] for line in shown.splitlines() if line.split()[1:2] in (["name"], ["age"])] == [
+    assert [line.split()[:2] for line in shown.splitlines() if line.split()[1:2] in (["name"], ["age"]) and line[2] in "✗✓"] == [
         ["✗", "name"],
         ["✓", "age"],
     ]

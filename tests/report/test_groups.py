@@ -173,7 +173,10 @@ def test_samples_of_many_prompts_are_summed_up_as_well(tmp_path):
     text = rendered(found)
     lines = [words(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:1] == ["dice"])
-    assert lines[at][1:] == ["first-of-two-…", "(tuned)", "15", "0.2500", "90.0%", "0.067", "0.015"]
+    follow = sum(row.verdict.startswith("follows the target (") and "/dice/" in row.prompt.alias and row.run.endswith("first-of-two-runs") and row.mode == "lora"
+                 for row in found.rows)  # fmt: skip
+    assert 0 < follow < 15
+    assert lines[at][1:] == ["first-of-two-…", "(tuned)", str(follow), "of", "15", "0.2500", "90.0%", "0.067", "0.015"]
     assert "furthest from the target, by the excess TVD of samples: 10 of 30 prompts" in text
     assert re.search(r"^first-of-two-runs \(tuned\): \d+ of 30 follow their target, \d+ undecided, \d+ do not$", text, re.MULTILINE)
     page = Parsed(html_report(found))

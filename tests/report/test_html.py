@@ -265,7 +265,7 @@ def test_off_target_and_unfinished_shares_are_of_every_sampler_also_without_vali
     given = SampleSet("run", "untuned", asked, cut), SampleSet("run", "lora", asked, Answers({"a": 60, "b": 39, "junk": 1}))
     found = evaluate([], Question(given=given))
     chart = of_targets(sections(found)[0])
-    assert [head.name for head in chart.heads] == ["target", "tuned", "untuned"]
+    assert [head.name for head in chart.heads] == ["weight", "tuned", "untuned"]
     assert {row.label: row.figures for row in chart.rows} == {
         "a": ("50.0\u202f%", "60.6\u202f%", "–"),
         "b": ("50.0\u202f%", "39.4\u202f%", "–"),
@@ -281,7 +281,7 @@ def test_samplers_without_any_valid_answer_are_in_head_and_legend_if_there_are_n
     none = {mode: {"p.json": {"junk": 100}} for mode in ("untuned", "lora")}
     chart = of_targets(sections(evaluate([run_with(tmp_path / "run", {"p.json": prompt("ab")}, none).path]))[0])
     assert [sampler.label for sampler in chart.samplers] == ["tuned", "untuned"]
-    assert [head.name for head in chart.heads] == ["target", "tuned", "untuned"]
+    assert [head.name for head in chart.heads] == ["weight", "tuned", "untuned"]
     assert chart.reading == "No answer is valid, so there are no shares."
 
 
@@ -670,7 +670,7 @@ def test_small_figures_of_targets_are_not_written_as_zero_or_as_powers(tmp_path)
     text = report_of(tmp_path).text.replace("\u202f", " ")
     assert "b <0.01 % 0 <0.1 0.00 %" in text
     assert "<0.1 %" in text
-    assert "e−" not in text.partition("Numbers of every target")[2].partition("≠ differs")[0]
+    assert "e−" not in text.partition("Numbers of every target")[2].partition("*: differs")[0]
 
 
 def test_more_samplers_than_columns_are_points_and_the_first_have_figures(tmp_path):
@@ -1102,7 +1102,7 @@ def test_all_figures_have_the_whole_verdict_and_say_what_raises_the_entropy():
 def test_marks_that_do_not_occur_are_not_explained(tmp_path):
     fits = page_of(tmp_path / "fits", {"untuned": {"p.json": {"a": 52, "b": 48}}, "lora": {"p.json": {"a": 50, "b": 50}}})
     differs = page_of(tmp_path / "differs", {"untuned": {"p.json": {"a": 90, "b": 10}}, "lora": {"p.json": {"a": 50, "b": 50}}})
-    for words in ("≠ differs from the weight", "* The interval excludes zero."):
+    for words in ("*: differs from the weight", "!: the interval excludes zero."):
         assert (words in fits, words in differs) == (False, True)
 
 
@@ -1371,7 +1371,7 @@ def test_a_legend_explains_filled_and_hollow_points_in_reports_and_pictures(tmp_
     answers = {"lora": {"p.json": {"a": 50, "b": 33, "c": 17}}}
     control = "false discoveries limited to 5 %"
     filled, hollow = (
-        f"filled: differs from the weight (≠; {control})",
+        f"filled: differs from the weight (*; {control})",
         f"hollow: may be sampling noise (among 3 targets; {control})",
     )
     page = Parsed(page_of(tmp_path, answers, "abc"))

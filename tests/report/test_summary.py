@@ -14,8 +14,10 @@ from rich.console import Console
 
 from diffusecli.evaluation.metrics import ExactFigures
 from diffusecli.evaluation.sample_set import SampleSet
+from diffusecli.files.writing import write_json
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.prompt import Prompt
+from diffusecli.report.histogram import Showing
 from diffusecli.report.next_steps import about, answers_needed, next_steps
 from diffusecli.report.parts import Flow, bar
 from diffusecli.report.summary import evaluation
@@ -343,7 +345,8 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
     judged = found(tmp_path, {"x/x": 450, "x/y": 450, "y/x": 50, "y/y": 50}, asked)
     lines = [line.split() for line in shown(judged, 80).splitlines()]
     (wrong,) = (line for line in lines if line[:1] == ["✗"] and line[2:3] == ["0.400"])
-    assert " ".join(wrong[4:]) == "valid values, wrong shares"
+    assert " ".join(wrong[4:]) == "valid values, wrong shares: x 90.0 %,"  # the value furthest from its weight, on two lines
+    assert "wanted 50.0 %" in shown(judged, 80)
     (right,) = (line for line in lines if line[:1] == ["✓"])
     assert " ".join(right[4:]) == "follows the target"
     names = "".join(line[4:24].strip() for line in shown(judged, 80, verbose=True).splitlines())
@@ -752,3 +755,49 @@ def test_the_parts_of_all_figures_have_headings():
     assert [head for head in heads if not head.startswith("  ")] == [
         f"{name}: figures", f"{name}: answers", "differences, with 95 % intervals (bootstrap; !: the interval excludes zero)", "terms",
     ]  # fmt: skip
+
+
+NUMBERS = Prompt(request="?", targets=[str(i) for i in range(1, 101)], alias="n.json")
+
+
+def test_targets_left_out_between_numbers_have_a_sign(tmp_path):
+    """Of 1 to 100, 40 is drawn far too often."""
+    some = found(tmp_path, dict.fromkeys(NUMBERS.targets, 10) | {"40": 100}, NUMBERS)
+    rows = {line[2:5].strip(): line[0] for line in shown(some).splitlines() if re.match(r"[ ⋮] \d.*%.*%.*│", line)}
+    assert len(rows) == 24
+    assert rows["40"] == "⋮"
+    expected = {name: "⋮" if int(name) > 1 and str(int(name) - 1) not in rows else " " for name in rows}
+    assert rows == expected
+    assert "(⋮: some are left out here)" in " ".join(shown(some).split())
+    every = printed(evaluation(some, Showing(top=0)))
+    assert "⋮" not in every
+
+
+def test_targets_without_an_order_have_no_sign_of_gaps(tmp_path):
+    words = Prompt(request="?", targets=[f"{a}{b}" for a in "abcdefghij" for b in "abcdefghij"], alias="w.json")
+    assert "⋮" not in shown(found(tmp_path, dict.fromkeys(words.targets, 10) | {"ea": 100}, words))
+
+
+def test_records_are_named_by_their_values_and_fields(tmp_path):
+    targets = [f"Name: {{{name}}}\nCity: {{{city}}}" for name in ("Ann", "Bob") for city in ("Bern", "Oslo")]
+    people = Prompt(request="?", targets=targets, template="Name: {{{name}}}\nCity: {{{city}}}", alias="p.json")
+    answers = {text.replace("\n", " "): 1 for text in targets}
+    (tmp_path / "p.json").write_text(people.to_json())
+    write_json(tmp_path / "a.json", {"p.json": {text: 50 + 50 * ("Oslo" in text) for text in targets}})
+    some = evaluate([tmp_path / "a.json"], Question(prompts=[tmp_path / "p.json"]))
+    for verbose in (False, True):
+        text = shown(some, verbose=verbose)
+        assert re.search(r"^  name, city  wanted  of valid", text, re.MULTILINE)
+        assert re.search(r"^  Bob, Oslo +25\.0 % +33\.3 %", text, re.MULTILINE)
+        assert not any(answer in text for answer in answers)
+    assert "wrong shares: Bern 33.3 %, wanted 50.0 %" in " ".join(shown(some).split())
+    assert "furthest: Bern 33.3 %, wanted 50.0 %" in " ".join(shown(some, verbose=True).split())
+    assert [(f.furthest.value, f.furthest.weight, round(f.furthest.share, 3)) for f in some.rows[0].records.fields] == [
+        ("Ann", 0.5, 0.5), ("Bern", 0.5, 0.333),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(20, "wrong shares, off target 20 %"), (45, "off target 45 %, wrong shares")])
+def test_wrong_shares_have_one_name_and_the_larger_fault_comes_first(tmp_path, off, verdict):
+    heads = 100 - off - 2
+    assert verdict in shown(found(tmp_path, {"{heads}": 10 * heads, "{tails}": 20, "no": 10 * off}))

@@ -198,7 +198,7 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
         pytest.param(
             K10,
             {**{f"{{{i}}}": 80 if i % 2 else 40 for i in range(10)}, "no": 400},
-            "off target 40 %, valid answers do not follow the weights",
+            "off target 40 %, wrong shares",
             id="more junk than wrong shares",
         ),
         pytest.param(
