@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from diffusecli import __version__
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, ways_of_sampling
 from diffusecli.evaluation.groups import worst
-from diffusecli.evaluation.metrics import FIRST_DRAW
 from diffusecli.evaluation.names import short_names
 from diffusecli.evaluation.open_ended import Outcome
 from diffusecli.evaluation.records import PAIRS_LEVEL
@@ -37,7 +36,7 @@ from diffusecli.report.scores import of_equal, scores
 from diffusecli.report.target_charts import together
 from diffusecli.report.templates import engine, source
 from diffusecli.report.views import OFF_TARGET, UNFINISHED, Sampler, Section, samplers, spots, strays_shown
-from diffusecli.report.wording import DRIFT_SCALE, readable, text
+from diffusecli.report.wording import DRIFT_SCALE, phrase_of, readable, text
 from diffusecli.runs.sample_files import ASKED, read_meta
 from diffusecli.system.errors import joined, many
 
@@ -115,7 +114,7 @@ def left_out(row: Evaluated) -> str:
 
 def off_target_leads(section: Section) -> bool:
     """Whether the verdict of a tuned sampler begins with the share off target, so that these texts explain it."""
-    return any(row.verdict.removeprefix(FIRST_DRAW).startswith(("off target", "undecided, off target")) for _, row in section.main)
+    return any(phrase_of(row.verdict).startswith(("off target", "undecided, off target")) for _, row in section.main)
 
 
 def few_are_valid(section: Section) -> bool:

@@ -10,6 +10,7 @@ from shlex import quote
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation
 from diffusecli.evaluation.groups import tuned as tuned_rows
+from diffusecli.evaluation.names import prompt_names
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import CLOSE, TOO_COARSE
@@ -23,7 +24,6 @@ _MANY_CUT = 0.05  # share of cut answers that could have become valid, which cal
 _MOST_FURTHER = 2  # runs that are all named
 _MOST_MORE = 100  # times as many answers
 _ENOUGH = 1000  # answers, as after a training
-_MOST_PROMPTS = 12  # that are named
 _MARGIN = 1.5  # for few answers the square root is only roughly right
 
 
@@ -52,7 +52,7 @@ def next_steps(found: Evaluation) -> Iterator[str]:
     if unsure is not None and not any(row.run == unsure.run for row in bad):
         yield from _decided(unsure, runs[unsure.run])
     elif not bad:
-        yield from _more_answers(undecided)
+        yield from _more_answers(undecided, found.rows)
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -75,13 +75,15 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
         yield from _said(step._replace(purpose=step.purpose + of) if step is not None else None)
 
 
-def _more_answers(undecided: Sequence[Evaluated]) -> Iterator[str]:
-    """How many answers decide: of one prompt; of several prompts, which ones need more."""
-    prompts = {row.prompt.alias for row in undecided}
+def _more_answers(undecided: Sequence[Evaluated], every: Sequence[Evaluated]) -> Iterator[str]:
+    """How many answers decide: of one prompt, which is named among others; of several prompts, which ones need more."""
+    names = prompt_names(row.prompt for row in every)
+    prompts = sorted({names[row.prompt.key] for row in undecided})
     if len(prompts) > 1:
-        yield f"collect more answers to the {len(prompts)} undecided prompts ({', '.join(sorted(prompts)[:_MOST_PROMPTS])}{', …' * (len(prompts) > _MOST_PROMPTS)})"
+        yield f"collect more answers to the {len(prompts)} undecided prompts ({some_of(prompts)})"
     elif undecided:
-        yield f"collect more answers: {about(answers_needed(undecided[0]))} may decide (now {undecided[0].tally.n})"
+        to = f" to {prompts[0]}" if len(names) > 1 else ""
+        yield f"collect more answers{to}: {about(answers_needed(undecided[0]))} may decide (now {undecided[0].tally.n})"
 
 
 def answers_needed(row: Evaluated) -> int | None:

@@ -678,9 +678,9 @@ def test_an_open_verdict_of_the_untuned_model_asks_for_nothing():
 def test_several_undecided_prompts_are_named():
     coins = [Prompt(request=f"x{k}", targets=("a", "b"), alias=f"{k}.json") for k in range(3)]
     given = tuple(SampleSet("r", "lora", coin, Answers({"a": 7, "b": n})) for coin, n in zip(coins, (5, 6, 500), strict=True))
-    assert list(next_steps(evaluate([], Question(given=given[:2])))) == [
-        "collect more answers to the 2 undecided prompts (0.json, 1.json)"
-    ]
+    assert list(next_steps(evaluate([], Question(given=given[:2])))) == ["collect more answers to the 2 undecided prompts (0; 1)"]
+    (one,) = next_steps(evaluate([], Question(given=(given[0], SampleSet("r", "lora", coins[2], Answers({"a": 5000, "b": 5000}))))))
+    assert re.fullmatch(r"collect more answers to 0: about \d+ may decide \(now 12\)", one)
 
 
 def test_two_answers_cannot_say_how_many_decide():
