@@ -45,7 +45,7 @@ def record_values(prompt: Prompt, text: str) -> tuple[str, ...] | None:
     """The fields of an answer without its response prefix. None if it does not fit the template, or there is no template.
 
     >>> people = Prompt(request="x", response=("", "I am "), targets=("Ann, 34",), template="{name}, {age}")
-    >>> record_values(people, " I am Bob, 5"), record_values(people, "nobody")
+    >>> record_values(people, " I am Bob, 5"), record_values(people, "no one")
     (('Bob', '5'), None)
     """
     if prompt.record is None:

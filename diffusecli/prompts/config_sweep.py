@@ -109,7 +109,7 @@ def _setting(option: str) -> tuple[str, list[Any]]:
 
 
 def _in_a_name(value: Any) -> str:
-    """A value as part of a folder name. A long one is cut, and a hash tells it from others with the same beginning.
+    """A value as part of a folder name. A long one is cut, and a hash distinguishes it from others with the same beginning.
 
     >>> _in_a_name([1, 2]), _in_a_name("a" * 50)
     ('-1-2', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-160b4e43')

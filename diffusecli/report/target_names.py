@@ -18,7 +18,7 @@ class TargetNames(NamedTuple):
 
 
 def target_names(prompt: Prompt) -> TargetNames:
-    """The names of all targets. The text of a template, which all records share, is left out if the values alone tell them apart.
+    """The names of all targets. The text of a template, which all records share, is left out if the values alone distinguish them.
 
     >>> record = Prompt(request="x", targets=("Ann is 34", "Bob is 5"), template="{name} is {age}")
     >>> target_names(record), target_names(Prompt(request="x", targets=("a", "b")))

@@ -141,7 +141,7 @@ class Section:
 
 
 def distinct(texts: Sequence[str], width: int, taken: Sequence[str] = ()) -> list[str]:
-    """Texts on one line each, cut to `width` columns so that they can be told apart; equal texts, and texts that are `taken`, get a number.
+    """Texts on one line each, cut to `width` columns so that they stay distinguishable; equal texts, and texts that are `taken`, get a number.
 
     >>> distinct(["the quality has improved", "the quality has got worse"], 20), distinct(["a", "a"], 9, taken=("a",))
     (['…uality has improved', '…ality has got worse'], ['a #2', 'a #3'])

@@ -97,7 +97,7 @@ def _cuts(texts: Sequence[str], width: int) -> Iterator[list[str]]:
 
 
 def _cuts_of_alike(texts: Sequence[str], width: int) -> Iterator[list[str]]:
-    """Ways to cut texts that are alike when cut as others are: the start, which tells them from others, and where they begin to differ."""
+    """Ways to cut texts that are alike when cut as others are: the start, which distinguishes them from others, and where they begin to differ."""
     for place in (_alike(texts)[0], _common_start(texts)):
         for start in range(min(width // 3, place - 1), 0, -1):
             cut = {text: start_of(f"{_first(text, start)}{_CUT}{text[place:]}", width) for text in texts}

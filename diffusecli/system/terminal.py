@@ -250,7 +250,7 @@ def console(*, stderr: bool = False, narrowest: int = 60) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     narrow = _drawn_for(getattr(stream, "encoding", None) or "utf-8")
     bare = getattr(stream, "bare", stream)
-    padded = has_colour(bare) or bare.isatty()  # after colour codes, padding cannot be told from text
+    padded = has_colour(bare) or bare.isatty()  # after colour codes, padding cannot be distinguished from text
     file: Any = bare if padded else Trimmed(bare)
     made = Spelling(file=file, highlight=False, markup=False, emoji=False)
     made.width = max(narrowest, made.width)
