@@ -18,7 +18,7 @@ from diffusecli.evaluation.perfect import monte_carlo_p
 from diffusecli.evaluation.record_targets import RecordTarget, coded
 from diffusecli.evaluation.records import FieldFigures, FurthestValue, PairFigures, RecordFigures, field_level
 from diffusecli.evaluation.sdmetrics_score import quality
-from diffusecli.evaluation.verdicts import VALUES, too_few, verdict
+from diffusecli.evaluation.verdicts import VALUES, is_off, too_few, verdict
 from diffusecli.prompts.answer_texts import record_values
 from diffusecli.prompts.answers import Answers
 from diffusecli.prompts.matching import Matching, Tally, tally, target_finder
@@ -59,8 +59,9 @@ def record_figures(
         tallied = tally(alone, answers)
         found = figures(alone, tallied, seed=seed, level=level)
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
-        judged = verdict(found, None, VALUES, level), found.too_even, too_few(found, level)
-        fields.append(FieldFigures(name, len(own), *of_field, *judged, found.least_p, _furthest(own, tallied)))
+        words = verdict(found, None, VALUES, level)
+        judged = words, found.too_even, too_few(found, level), found.least_p
+        fields.append(FieldFigures(name, len(own), *of_field, *judged, _furthest(own, tallied), is_off(words, found, VALUES)))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)

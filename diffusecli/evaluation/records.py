@@ -54,6 +54,7 @@ class FieldFigures:
     too_few: bool = False  # valid values, so that a p-value says nothing about their weights
     least_p: float = 0.0  # the lowest p-value that the test can give
     furthest: FurthestValue | None = None  # none without valid values
+    other_values: bool = False  # too many of the answers have another value or none
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class RecordFigures:
             measured = f"TVD{f' of {names[0]}' if several else ''} {worst.tvd:.3f}, perfect sampler {worst.tvd_floor:.3f}"
             highest = "highest " if several and last.p_value > worst.p_value else ""
             found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
+            incomplete = [f for f in self.fields if f.other_values and f not in apart]
+            found += [f"{100 * (1 - f.valid):.1f} % other or no value of {f.name!r}" for f in incomplete[:_MOST_NAMED]]
         if (pair := self.wrong_pair) is not None:
             expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares of fields' if apart else ''} {expected:z.3f}"

@@ -45,7 +45,7 @@ def verdict(found: Figures, exact: ExactFigures | None = None, of: Kind = ANSWER
     if many_off(found):
         return _off_target(found, exact, of, level)
     if found.p_value < level:
-        return f"{_departure(found, exact, of)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
+        return f"{_departure(found, exact)} ({_p(found)}, excess TVD {found.excess_tvd:z.3f})"
     if exact is not None and _lowest_tvd(exact, found) > CLOSE:
         return f"differs from the target by an exact TVD of {exact.tvd_of_answers:.3f}, not visible in {many(found.n, 'sample')} ({_p(found)})"
     if found.detectable_tvd > TOO_COARSE:
@@ -73,6 +73,11 @@ def doubted(doubt: str, found: Figures, of: Kind = ANSWERS) -> str:
     The shares of whole answers are wrong because those of the fields are, so they are not judged again.
     """
     return f"{doubt}; {_share_off(found, of)}" if many_off(found) else doubt
+
+
+def is_off(words: str, found: Figures, of: Kind = ANSWERS) -> bool:
+    """Whether a verdict is that too many answers are off target, before anything else."""
+    return words.startswith(_share_off(found, of))
 
 
 def many_off(found: Figures) -> bool:
@@ -122,7 +127,7 @@ def _of_valid(found: Figures, of: Kind, level: float) -> str:
     return f"too few {of.valid} for a verdict on the weights" if too_few(found, level) else f"no difference found in {of.valid}"
 
 
-def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
+def _departure(found: Figures, exact: ExactFigures | None) -> str:
     """Why the test of fit rejects. The size of the difference is the exact TVD if known, otherwise its interval."""
     impossible = "answers include targets of weight zero"
     if math.isinf(found.g):  # they are a part of the distance, as off-target answers are
@@ -135,7 +140,7 @@ def _departure(found: Figures, exact: ExactFigures | None, of: Kind) -> str:
     missing = _missing(found)
     if low <= CLOSE:
         return f"{_differs(low, high)}{missing}"
-    return f"wrong shares{missing}" if missing else f"{of.valid}, wrong shares"
+    return f"wrong shares{missing}"
 
 
 def _bounds(found: Figures, exact: ExactFigures | None) -> tuple[float, float]:

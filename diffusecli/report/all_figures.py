@@ -21,7 +21,7 @@ from diffusecli.evaluation.metrics import ExactFigures, Figures
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.ordered import Ordered
 from diffusecli.evaluation.records import PAIRS_LEVEL, RecordFigures
-from diffusecli.evaluation.verdicts import p_value, too_few
+from diffusecli.evaluation.verdicts import TOO_COARSE, p_value, too_few
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import Sentence, nats, percent, percent_span, tenths, thousandths
@@ -140,8 +140,8 @@ def _of_fit(f: Figures, *, decides: bool) -> Iterator[Line]:
     """`decides`: whether the verdict on the weights is that of the test."""
     if too_few(f):  # the statistics are known, but p-values say nothing
         nothing = f.detectable_tvd >= 1
-        least = "no difference" if nothing else f"a TVD below {thousandths(f.detectable_tvd)}"
-        yield Line("test of fit", "-", f"too few valid answers: {least} would {'' if nothing else 'not '}be detected")
+        least = "no difference would be detected" if nothing else f"it could miss a true TVD below {thousandths(f.detectable_tvd)}"
+        yield Line("test of fit", "-", f"too few valid answers: {least}; a verdict needs {TOO_COARSE} or less, with 80 % power")
         if f.valid >= FEW_VALID:
             yield Line("G", thousandths(f.g))
             yield Line("Pearson's X2", thousandths(f.pearson), f"df {f.df}")

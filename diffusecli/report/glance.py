@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from diffusecli.evaluation.comparison import are_copies, no_interval
+from diffusecli.evaluation.comparison import are_copies
 from diffusecli.evaluation.evaluation import Difference, Evaluated, Evaluation, Matrix
 from diffusecli.evaluation.groups import in_wordings
 from diffusecli.evaluation.names import labels, prompt_names, short_names, with_sampler
@@ -20,7 +20,7 @@ from diffusecli.report.parts import Flow, Sentence, format_of, label, nats, new_
 from diffusecli.report.parts import labels as short_labels
 from diffusecli.report.scores import scores
 from diffusecli.report.widths import distinguishable
-from diffusecli.report.wording import DRIFT_SCALE, STYLES, mark_of, of_wordings
+from diffusecli.report.wording import DRIFT_SCALE, STYLES, mark_of, missing_intervals, of_wordings
 from diffusecli.runs.sample_files import BASELINES
 from diffusecli.system.errors import many
 from diffusecli.system.terminal import spelled
@@ -134,7 +134,6 @@ def differences(
     if not found:
         return
     yield Text("\ndifferences, with 95 % intervals (bootstrap; !: the interval excludes zero)", style="bold")
-    unknown = set[str]()
     for d in found:
         after, before = (samplers[row.run, row.mode] for row in (d.after, d.before))
         few, more = sorted((d.before.tally.n, d.after.tally.n))
@@ -151,14 +150,12 @@ def differences(
             if not math.isnan(some.value) and (name != "entropy" or d.has_entropy):
                 interval = "none" if math.isnan(some.low) else f"{some.low:+.3f} to {some.high:+.3f}"
                 table.add_row(f"  {name}", f"{some.value:+.3f}{'!' if some.apart else ' '}", interval)
-                if math.isnan(some.low):
-                    unknown.add(no_interval(d.before.tally, d.after.tally, entropy=name == "entropy"))
         if not math.isnan(d.exact_kl):
             table.add_row("  exact KL, no sampling error", f"{d.exact_kl:+.4f} ")
         yield table
-    if unknown:
+    if reasons := missing_intervals(found):
         yield Text("")
-        yield Sentence(f'"none" in place of an interval: there are {" or ".join(sorted(unknown))}', style="dim")
+        yield Sentence(f'"none" in place of an interval: {reasons}', style="dim")
 
 
 def matrices(found: Evaluation) -> Iterator[RenderableType]:

@@ -135,7 +135,7 @@ def worst_table(found: Evaluation) -> Iterator[RenderableType]:
     yield Text(f"\nfurthest from the target, by {measure(rows)}: {prompts} of {many(every, 'prompt')}", style="bold")
     yield _row_table(rows, found)
     shown = short_names([row.prompt.alias for row in found.rows])[rows[0].prompt.alias]
-    others = "; of all: --html report.html" if prompts < every else ""
+    others = f"; of these {prompts}: --html report.html" if prompts < every else ""
     yield Sentence(f"details of one prompt: --only {quote(spelled(shown))}{others}")
 
 

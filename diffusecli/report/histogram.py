@@ -89,7 +89,7 @@ class Histogram:
             chosen = "" if self.showing.sort else f"showing the {kind} and the worst-fitting targets{left_out}; "
             marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
             yield Sentence(
-                f"{chosen}{many(len(folded), 'more target')}: wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",
+                f"{chosen}{many(len(folded), 'more target')} (`--top 0`): wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",
                 indent=2,
             )
 

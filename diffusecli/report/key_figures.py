@@ -36,7 +36,7 @@ def key_figures(row: Evaluated) -> list[Figure]:
         return found
     if f is not None:
         found.append(Figure("valid", percent(f.valid), f"95 % interval {span(f.valid_low, f.valid_high, 1, 100)}"))
-        found.append(Figure("TVD", number(f.tvd), f"perfect sampler {number(f.tvd_floor)}"))
+        found.append(Figure("TVD", number(f.tvd), f"0 is perfect; perfect sampler {number(f.tvd_floor)}"))
         if known(f.p_value) is not None:
             fits = f"below {SIGNIFICANCE}: does not fit" if f.p_value < SIGNIFICANCE else f"fits unless below {SIGNIFICANCE}"
             found.append(Figure("test of fit, p", p_value(f), "too few valid answers" if too_few(f) else fits))

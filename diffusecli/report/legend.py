@@ -57,7 +57,7 @@ _OF_HISTOGRAMS = (
     ("expected", "expected count among as many valid answers"),
     ("residual", "(count - expected) / its standard deviation"),
 )
-_MARK = "*", "differs from its weight (Benjamini-Hochberg; 5 % of marks false on average)"
+_MARK = "*", "differs from its weight (exact binomial test, then Benjamini-Hochberg: 5 % of marks false on average)"
 _WIDEST_TERM, _GAP = 22, 2
 
 

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
-from diffusecli.evaluation.evaluation import Evaluated, Evaluation
+from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.groups import tuned as tuned_rows
-from diffusecli.evaluation.names import prompt_names
+from diffusecli.evaluation.names import labels, prompt_names
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import CLOSE, TOO_COARSE
 from diffusecli.files.paths import exists
+from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, beginnings
 from diffusecli.report.wording import mark_of, phrase_of
 from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
@@ -24,6 +25,7 @@ _MANY_CUT = 0.05  # share of cut answers that could have become valid, which cal
 _MOST_FURTHER = 2  # runs that are all named
 _MOST_MORE = 100  # times as many answers
 _ENOUGH = 1000  # answers, as after a training
+_MOST_COMPARED = 100  # texts off target that are searched for targets
 _MARGIN = 1.5  # for few answers the square root is only roughly right
 
 
@@ -53,6 +55,8 @@ def next_steps(found: Evaluation) -> Iterator[str]:
         yield from _decided(unsure, runs[unsure.run])
     elif not bad:
         yield from _more_answers(undecided, found.rows)
+    if len(by_prompt(found.rows)) == 1:
+        yield from _of_another_prompt(found.rows, runs)
     if all(row.mode == "untuned" for row in found.rows):
         yield from _untrained(found.rows[0], runs.get(found.rows[0].run))
 
@@ -76,20 +80,34 @@ def _further(bad: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator
 
 
 def _more_answers(undecided: Sequence[Evaluated], every: Sequence[Evaluated]) -> Iterator[str]:
-    """How many answers decide: of one prompt, which is named among others; of several prompts, which ones need more."""
-    names = prompt_names(row.prompt for row in every)
+    """How many answers decide: of one prompt and sampler, named among others; of several prompts, which ones need more."""
+    names, samplers = prompt_names(row.prompt for row in every), labels(every)
     prompts = sorted({names[row.prompt.key] for row in undecided})
     if len(prompts) > 1:
         yield f"collect more answers to the {len(prompts)} undecided prompts ({some_of(prompts)})"
-    elif undecided:
+        return
+    for row in undecided:
+        of = f" of {samplers[row.run, row.mode]}" if len(samplers) > 1 else ""
         to = f" to {prompts[0]}" if len(names) > 1 else ""
-        yield f"collect more answers{to}: {about(answers_needed(undecided[0]))} may decide (now {undecided[0].tally.n})"
+        yield f"collect more answers{of}{to}: {about(answers_needed(row))} may decide (now {row.tally.n})"
+
+
+def _of_another_prompt(rows: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator[str]:
+    """Answers from a file of which none is a target probably belong to another prompt."""
+    for row in rows:
+        if row.run in runs or row.figures is None or not row.tally.n or row.tally.on_target or row.tally.unfinished:
+            continue
+        texts = [text.casefold() for text, _ in by_count(row.tally.off_target)[:_MOST_COMPARED]]
+        targets = [target.casefold() for target in row.prompt.targets]
+        if not any(target in text for text in texts for target in targets):
+            yield f"check the prompt: no answer of {labels(rows)[row.run, row.mode]} contains one of its targets"
 
 
 def answers_needed(row: Evaluated) -> int | None:
     """About how many answers decide an open verdict, if the shares stay the same; None if that cannot be said.
 
-    The widths of intervals and the detectable TVD fall with the square root of the number of answers.
+    The widths of intervals and the detectable TVD fall with the square root of the number of answers. The true TVD is estimated by taking the
+    sampling noise from the TVD in squares, as for independent errors: the excess TVD would be too low.
     """
     f = row.figures
     if f is None:
@@ -97,7 +115,7 @@ def answers_needed(row: Evaluated) -> int | None:
     if phrase_of(row.verdict).startswith("too few"):
         factor = (f.detectable_tvd / TOO_COARSE) ** 2 if f.detectable_tvd < 1 else math.inf
     else:
-        true = max(f.excess_tvd, 1 - f.valid)
+        true = max(math.sqrt(max(0.0, f.tvd**2 - f.tvd_floor**2)), 1 - f.valid)
         bound = f.tvd_low if true > CLOSE else f.tvd_high  # the one on the other side of what is close
         factor = ((true - bound) / (true - CLOSE)) ** 2 if true != CLOSE else math.inf
     return math.ceil(_MARGIN * row.tally.n * factor) if 1 < factor <= _MOST_MORE else None

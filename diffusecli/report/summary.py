@@ -23,6 +23,7 @@ from diffusecli.evaluation.records import RecordFigures
 from diffusecli.evaluation.verdicts import p_value
 from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, nearly_matched, wider_rules
+from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.rounded_figures import with_rounding
 from diffusecli.prompts.wording_names import split_alias
 from diffusecli.report.all_figures import AllFigures, once
@@ -32,6 +33,7 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
 from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
+from diffusecli.report.target_names import record_name
 from diffusecli.report.views import strays_shown
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
@@ -52,7 +54,7 @@ from diffusecli.system.terminal import spelled
 
 _BEST_FIRST = ("good", "near", "open", "bad")  # kinds of verdicts
 _MOST_NAMED = 3  # samplers whose answers are not shown
-_MOST_FREQUENT = 5
+_MOST_FREQUENT, _MOST_TEXTS = 5, 20  # texts by default, and with `--verbose`
 _FEW_PROMPTS = 3  # whose verdicts are counted at a glance
 _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
@@ -139,7 +141,7 @@ def _not_shown(samplers: Sequence[str]) -> Iterator[RenderableType]:
     if samplers:
         named = joined([spelled(sampler) for sampler in samplers])
         of = named if len(samplers) <= _MOST_NAMED else f"{len(samplers)} more samplers"
-        yield Sentence(f"answers of {of}: `--verbose`", indent=2, style="dim")
+        yield Sentence(f"answers of {of}: add `--verbose`", indent=2, style="dim")
 
 
 def _sampler(row: Evaluated, sampler: str, *, verbose: bool) -> Iterator[RenderableType]:
@@ -169,7 +171,7 @@ def _figures(row: Evaluated) -> Iterator[str]:
         yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
         yield _entropy(f, sum(count > 0 for count in row.tally.cells))
     if row.diversity is not None:
-        yield f"{many(row.diversity.once, 'answer')} only once"
+        yield f"{many(row.diversity.once, 'answer') if row.diversity.once else 'no answer'} only once"
         if row.diversity.top:
             yield f"most frequent {percent(row.diversity.top[0].count / row.diversity.n)}"
         if not math.isnan(row.diversity.distinct_of_10):
@@ -251,17 +253,17 @@ def _answers(row: Evaluated, sampler: str, showing: Showing, wider: Sequence[str
         yield Text("  most frequent:")
         if verbose:
             yield Sentence(MERGED, indent=4, style="dim")
-        for outcome in row.diversity.top[:_MOST_FREQUENT]:
-            yield CountedText(outcome.count, outcome.text, cut_in_words(outcome), whole=verbose)
-        yield from _left_out(row.diversity.distinct)
+        top = row.diversity.top if verbose else row.diversity.top[:_MOST_FREQUENT]
+        yield from (CountedText(outcome.count, outcome.text, cut_in_words(outcome), whole=verbose) for outcome in top)
+        yield from _left_out(row.diversity.distinct, len(top))
         return
     off, cut = row.tally.off_target, row.tally.unfinished
     if row.tally.on_target and not verbose:
         if off.total() >= MANY_OFF * row.tally.n or (off and "off target" in row.verdict):
-            yield _SeveralTexts("off target:", by_count(off), len(cut))
+            yield _SeveralTexts("off target:", row.prompt, by_count(off), len(cut))
     else:
         hidden = f"; the other {cut.total()} are unfinished" if off and cut and not verbose else ""
-        most = strays_shown(row) if verbose else _MOST_FREQUENT
+        most = strays_shown(row, _MOST_TEXTS) if verbose else _MOST_FREQUENT
         yield from _texts(off, "text off target", "texts off target", after=hidden, of=row.tally.n, whole=verbose, most=most)
         if verbose or not off:
             yield from _texts(cut, "unfinished text", of=row.tally.n, whole=verbose, most=most)
@@ -278,7 +280,7 @@ def _texts(counts: Counter[str], *what: str, after: str = "", of: int, whole: bo
         yield from _left_out(len(counts), most)
 
 
-def _left_out(texts: int, shown: int = _MOST_FREQUENT) -> Iterator[RenderableType]:
+def _left_out(texts: int, shown: int) -> Iterator[RenderableType]:
     """How many texts are not shown."""
     if texts > shown:
         yield Text(f"         and {many(texts - shown, 'more text')}")
@@ -287,15 +289,22 @@ def _left_out(texts: int, shown: int = _MOST_FREQUENT) -> Iterator[RenderableTyp
 class _SeveralTexts:
     """The most frequent texts with their counts side by side, each in at most half of the width, and how many there are besides."""
 
-    def __init__(self, heading: str, texts: Sequence[tuple[str, int]], unfinished: int) -> None:
-        """`unfinished`: the number of unfinished texts, which are not shown."""
-        self.heading, self.texts, self.unfinished = heading, texts, unfinished
+    def __init__(self, heading: str, prompt: Prompt, texts: Sequence[tuple[str, int]], unfinished: int) -> None:
+        """`unfinished`: the number of unfinished texts, which are not shown. Records to the prompt are their values."""
+        self.heading, self.prompt, self.texts, self.unfinished = heading, prompt, texts, unfinished
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         most = max(_SHORT_TEXT, options.max_width // 2 - 12)
-        whole = [spelled(repr(text)) for text, _ in self.texts[:_MOST_FREQUENT]]
-        cut = distinguishable([text[1:-1] for text in whole], most - 2)
-        shown = [f"{text[0]}{middle}{text[0]} ({count})" for text, middle, (_, count) in zip(whole, cut, self.texts, strict=False)]
+        texts = self.texts[:_MOST_FREQUENT]
+        records = [record_name(self.prompt, text) for text, _ in texts]
+        whole = [spelled(repr(text)) for text, _ in texts]
+        quotes = ["" if record is not None else text[0] for record, text in zip(records, whole, strict=True)]
+        bare = [
+            text[1:-1] if record is None else spelled(record).replace("\n", "\\n")
+            for record, text in zip(records, whole, strict=True)
+        ]
+        cut = distinguishable(bare, most - 2)
+        shown = [f"{quote}{middle}{quote} ({count})" for quote, middle, (_, count) in zip(quotes, cut, texts, strict=True)]
         more = [f"and {many(len(self.texts) - len(shown), 'more text')}"] if len(self.texts) > len(shown) else []
         cut_short = [f"and {many(self.unfinished, 'unfinished text')}"] if self.unfinished else []
         yield Flow([self.heading, *shown, *more, *cut_short], indent=2, hanging=2)

@@ -27,6 +27,11 @@ def target_names(prompt: Prompt) -> TargetNames:
     whole = TargetNames("target", prompt.targets)
     if prompt.template is None or prompt.record is None or not prompt.targets:
         return whole
-    values = [record_values(prompt, target) for target in prompt.targets]
-    names = tuple(_BETWEEN.join(some) for some in values if some is not None)
+    names = tuple(name for target in prompt.targets if (name := record_name(prompt, target)))
     return TargetNames(_BETWEEN.join(prompt.record.fields), names) if len(set(names)) == len(prompt.targets) else whole
+
+
+def record_name(prompt: Prompt, text: str) -> str | None:
+    """The values of the fields of a record; None for other texts."""
+    values = record_values(prompt, text) if prompt.template is not None else None
+    return None if values is None else _BETWEEN.join(values)

@@ -178,9 +178,9 @@ def as_one(equal: Sequence[Sampler]) -> Sampler:
     return replace(equal[0], label=joined(names) if len(names) <= _NAMED else f"{first} and {len(others)} equal ones", several=True)
 
 
-def strays_shown(row: Evaluated) -> int:
+def strays_shown(row: Evaluated, most: int = 5) -> int:
     """How many texts off target reports show of a sampler: fewer of one that is not tuned and has no valid answer."""
-    return 2 if row.mode in BASELINES and not row.tally.on_target else 5
+    return 2 if row.mode in BASELINES and not row.tally.on_target else most
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from diffusecli.evaluation.comparison import are_copies, no_interval
 from diffusecli.evaluation.distinctness import DRAWS
+from diffusecli.evaluation.evaluation import Difference
 from diffusecli.evaluation.metrics import FIRST_DRAW, KINDS, OTHER_FIELDS, Figures, Worded
 from diffusecli.evaluation.open_ended import Diversity
 from diffusecli.evaluation.records import FieldFigures, RecordFigures
@@ -27,6 +29,7 @@ _MOST_TEXT = 600  # characters of one text of a model
 _MOST_ENTRIES = 40  # of a list or a mapping within settings and manifests
 FEW_VALID = 0.05  # share of valid answers, below which their statistics say nothing
 MANY_OFF = 0.05  # share of samples off target from which reports point to them
+_SOME_OFF, _RAISED = 0.01, 0.02  # share off target, and nats above the target, from which reports say why the entropy is high
 MERGED = "answers that differ only in case, quotes, Markdown signs or closing punctuation are one"
 """How different answers of open-ended prompts are counted."""
 DRIFT_SCALE = "0.02 is small, 0.4 is large"
@@ -100,9 +103,9 @@ def phrase_of(verdict: str) -> str:
 
 
 def raised_entropy(found: Figures) -> str:
-    """Why the entropy is above the target's, if many answers are off target: each such text counts as an outcome."""
-    many_off = 1 - found.valid >= MANY_OFF and found.entropy > found.target_entropy
-    return "; off-target texts raise it" if many_off else ""
+    """Why the entropy is clearly above the target's, if answers are off target: each such text counts as an outcome."""
+    raised = found.valid < 1 - _SOME_OFF and found.entropy > found.target_entropy + _RAISED
+    return "; off-target texts raise it" if raised else ""
 
 
 def distinct_of_10(found: Diversity) -> str:
@@ -204,6 +207,18 @@ def around_command(advice: str) -> tuple[str, str, str]:
     return (found[1], found[2], found[3]) if found else (advice, "", "")
 
 
+def missing_intervals(found: Iterable[Difference]) -> str:
+    """Why some differences have no interval; empty if all have one."""
+    reasons = {
+        no_interval(d.before.tally, d.after.tally, entropy=name == "entropy")
+        for d in found
+        if not are_copies(d.before.tally, d.after.tally)
+        for name, some in (("excess TVD", d.excess_tvd), ("entropy", d.entropy))
+        if not math.isnan(some.value) and math.isnan(some.low) and (name != "entropy" or d.has_entropy)
+    }
+    return f"there are {' or '.join(sorted(reasons))}" if reasons else ""
+
+
 def of_wordings(figures: Sequence[Worded]) -> Iterator[str]:
     """One line per kind of wordings: their median and worst TVD, and the worst wording."""
     estimated = any(one.kind in ("draw", "field") for one in figures)
@@ -227,6 +242,6 @@ def median_and_worst(tvds: Sequence[float]) -> str:
 
 FILTERS = {
     "number": number, "brief": brief, "percent": percent, "text": text, "count": count, "span": span, "key": key, "short": short,
-    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command, "furthest_value": furthest_value,
+    "p_value": p_value, "p_from": p_from, "p_words": p_in_words, "of_wordings": of_wordings, "distinct_of_10": distinct_of_10, "sentence": sentence, "signs": signs, "with_rounding": with_rounding, "raised_entropy": raised_entropy, "around_command": around_command, "furthest_value": furthest_value, "missing_intervals": missing_intervals,
 }  # fmt: skip
 """Filters of the HTML template."""

@@ -184,7 +184,7 @@ def test_entropy_and_distance_of_nothing_are_not_numbers():
         ({"{0}": 450, "{1}": 450, "junk": 100}, "off target 10 %, no difference found in valid answers"),
         ({"{0}": 80, "junk": 20}, "wrong shares, 1 of 2 targets seen, off target 20 % (p <= 0.0001, excess TVD 0.46"),
         ({"{0}": 500, "{1}": 500}, "follows the target"),
-        ({"{0}": 900, "{1}": 100}, "valid answers, wrong shares"),
+        ({"{0}": 900, "{1}": 100}, "wrong shares"),
         ({"{0}": 50_600, "{1}": 49_400}, "close to the target"),
         # a million answers, by hand: 400 of the standard deviation 500 are no difference, 1500 are one, with a TVD of
         # (.00135 + .00165 + .0003) / 2 = .0017, at most .0017 + 1.96 / 2000 = .003
@@ -236,7 +236,7 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
             ExactFigures(kl=0.0, on_target=0.99, tvd=0.02031),
             "by a true TVD between 0.010 and 0.0204 (up to 0.02 is close) (p =",
         ),
-        ({"{0}": 545, "{1}": 455}, EXACT, "valid answers, wrong shares (p ="),
+        ({"{0}": 545, "{1}": 455}, EXACT, "wrong shares (p ="),
         # 6 of 200 are off target, between 1.1 and 6.4 %
         (
             {"{0}": 100, "{1}": 94, "x": 6},

@@ -342,7 +342,7 @@ def test_rows_of_fields_and_the_verdict_have_one_level(tmp_path, in_process):
     name, age = row.records.fields
     assert row.records.field_level == 0.0125 < age.p_value < 0.05
     assert row.verdict.startswith("the field 'name' differs from its weights: ")
-    assert name.verdict.startswith("valid values, wrong shares (")
+    assert name.verdict.startswith("wrong shares (")
     assert age.verdict.startswith("follows the target (p = 0.03, ")
     page = html_report(found)
     assert "The shares of a field differ if p &lt; 0.0125:" in page

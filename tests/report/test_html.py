@@ -381,7 +381,10 @@ def test_a_report_explains_the_figures_that_it_has(tmp_path):
         "<dt>detectable TVD</dt><dd>Smallest TVD of valid answers that the test of fit detects in 80\u202f% of cases.</dd>" in page
     )
     assert "0 is none, 0.1 small, 0.5 large.</dd>" in page
-    assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == ["unseen, Chao1"]
+    assert explained(page_of(tmp_path / "open", {"lora": {"p.json": {"a": 60, "b": 40}}}, targets=())) == [
+        "unseen, Chao1",
+        "distinct of 10",
+    ]
     page = html_report(evaluate([records_of(tmp_path / "records", (405, 104, 97, 394))]))
     assert explained(page) == [*closed, "known values", "copies", "field", "Cramér&#39;s V"]
     assert "<dt>copies</dt><dd>Answers that are a whole target, not a new combination of values.</dd>" in page
@@ -546,7 +549,7 @@ def test_verdicts_are_signs_words_and_colours(tmp_path):
     assert source.count('<p class="judgement good">') == 3
     assert source.count('<p class="judgement bad">') == 1 + 4  # the last group, and each untuned model
     assert source.count('<p class="judgement good strong">') == 3
-    for sign, words in (("✓", "follows the target"), ("✗", "valid answers, wrong shares")):
+    for sign, words in (("✓", "follows the target"), ("✗", "wrong shares")):
         assert f"{sign} tuned : {words}" in text
 
 

@@ -703,9 +703,7 @@ def written(server, path, n, **more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("power", "verdict"), [(1, "✓ model m: follows the target"), (2, "✗ model m: valid answers, wrong shares")]
-)
+@pytest.mark.parametrize(("power", "verdict"), [(1, "✓ model m: follows the target"), (2, "✗ model m: wrong shares")])
 def test_a_server_that_ignores_neutral_settings_in_silence_is_found_by_the_verdict(power, verdict, prompt_file, in_process):
     """Nothing in its answers shows a temperature of 1/2; their shares do."""
     prompt = prompt_file(targets=list(FRUIT), weights=list(FRUIT.values()))

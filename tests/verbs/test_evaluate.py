@@ -192,8 +192,8 @@ TRUNCATED = {**HALVES, "targets": ["{Alexander the Great}", "{Alexander Pope}"]}
         pytest.param(
             K10, {f"{{{i}}}": 100_500 if i % 2 else 99_500 for i in range(10)}, "close to the target", id="a million samples"
         ),
-        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "valid answers, wrong shares", id="TVD .05"),
-        pytest.param(K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "valid answers, wrong shares", id="seven"),
+        pytest.param(K10, {f"{{{i}}}": 1100 if i % 2 else 900 for i in range(10)}, "wrong shares", id="TVD .05"),
+        pytest.param(K10, {"{7}": 640, **{f"{{{i}}}": 40 for i in range(10) if i != 7}}, "wrong shares", id="seven"),
         pytest.param(K10, {"{7}": 590, "no": 410}, "wrong shares, 1 of 10 targets seen, off target 41 % (p", id="junk"),
         pytest.param(
             K10,
@@ -341,7 +341,7 @@ def test_large_sets_show_the_heaviest_and_the_worst_and_tell_what_is_folded(tmp_
     assert "t3" in [cell.target for cell in shown]
     assert sum(cell.weight for cell in shown) > 0.15
     assert len(folded) == 90
-    assert "90 more targets: wanted" in " ".join(rendered(found, Showing(top=10)).split())
+    assert "90 more targets (`--top 0`): wanted" in " ".join(rendered(found, Showing(top=10)).split())
     assert shown_cells(found.rows[0].cells, Showing(2, "residual"))[0][0].target == "t3"
     assert shown_cells(found.rows[0].cells, Showing(3, "weight"))[0][0].weight == max(c.weight for c in found.rows[0].cells)
     assert [c.target for c in shown_cells(found.rows[0].cells, Showing(0, "target"))[0]] == prompt["targets"]
