@@ -308,6 +308,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "losses": lambda: losses_results.table(lines),
     "losses-sooner": lambda: losses_results.sooner(lines),
     "losses-tree": lambda: losses_results.tree_sooner(lines),
+    "wordings-means": lambda: wordings_tables.over_groups(lines("wordings")),
     "wordings": lambda: wordings_tables.held_out(lines("wordings")),
     "wordings-trained": lambda: wordings_tables.trained(lines("wordings")),
     "fields": lambda: fields_tables.ratios(lines("fields")),

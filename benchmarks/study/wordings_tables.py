@@ -45,6 +45,16 @@ def trained(found: Sequence[Line]) -> Table:
         yield from _rows(group, [line for line in found if line["group"] == group and line["held_out"] not in ("", group)])
 
 
+def over_groups(found: Sequence[Line]) -> Table:
+    """Means over the six groups, trained and not. Only of models with exact figures in all columns."""
+    some = [line for line in found if line["model"] != BEFORE]
+    if not any(line["model"] == MANY for line in some):
+        return
+    yield "groups", "trained with", "requests", *(told for _, told, _, _ in _FIGURES)
+    yield from _rows("untrained", [line for line in some if line["held_out"] in ("", line["group"])])
+    yield from _rows("trained", [line for line in some if line["held_out"] not in ("", line["group"])])
+
+
 def _rows(group: str, found: Sequence[Line]) -> Table:
     for model, told in _MODELS.items():
         for requests, words in _REQUESTS.items():

@@ -163,3 +163,9 @@ def test_tables_tell_untrained_groups_apart_from_trained_ones_over_seeds(workpla
         ["fruits", "the mixture", "own", "1.00", "50", *one],
     ]  # fmt: skip
     assert table("wordings-trained")[2:] == [["fruits", wordings.MANY, "own", "3.50", "50", *one]]
+    of_seeds = ["1.50 (1.00 to 2.00)", "50 (50 to 50)", *(f"{value} ({value} to {value})" for value in one)]
+    assert table("wordings-means")[2:] == [
+        ["untrained", wordings.MANY, "own", *of_seeds],
+        ["untrained", "the mixture", "own", "1.00", "50", *one],
+        ["trained", wordings.MANY, "own", "3.50", "50", *one],
+    ]
