@@ -19,8 +19,8 @@ from diffusecli.evaluation.record_targets import RecordTarget, coded
 from diffusecli.evaluation.records import FieldFigures, FurthestValue, PairFigures, RecordFigures, field_level
 from diffusecli.evaluation.sdmetrics_score import quality
 from diffusecli.evaluation.verdicts import VALUES, is_off, too_few, verdict
-from diffusecli.prompts.answer_texts import record_values
-from diffusecli.prompts.answers import Answers
+from diffusecli.prompts.answer_texts import record_values, target_values
+from diffusecli.prompts.answers import Answers, by_count
 from diffusecli.prompts.matching import Matching, Tally, tally, target_finder
 from diffusecli.prompts.prompt import Prompt
 
@@ -61,7 +61,8 @@ def record_figures(
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         words = verdict(found, None, VALUES, level)
         judged = words, found.too_even, too_few(found, level), found.least_p
-        fields.append(FieldFigures(name, len(own), *of_field, *judged, _furthest(own, tallied), is_off(words, found, VALUES)))
+        furthest = _furthest(own, tallied), is_off(words, found, VALUES), _unknown(tallied)
+        fields.append(FieldFigures(name, len(own), *of_field, *judged, *furthest))
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)
@@ -69,20 +70,24 @@ def record_figures(
 
 
 def _furthest(weights: Mapping[str, float], found: Tally) -> FurthestValue | None:
-    """The value whose share of valid values is furthest from its weight; None without valid values. `weights` sum to 1."""
+    """The value whose share of valid values is furthest from its weight; first those that must never occur. None without valid values."""
     if not found.on_target:
         return None
-    shares = (
-        FurthestValue(value, weight, count / found.on_target)
-        for (value, weight), count in zip(weights.items(), found.counts, strict=True)
-    )
-    return max(shares, key=lambda one: abs(one.share - one.weight))
+    shares = [FurthestValue(value, weight, count / found.on_target)
+              for (value, weight), count in zip(weights.items(), found.counts, strict=True)]  # fmt: skip
+    return max(shares, key=lambda one: (not one.weight and one.share > 0, abs(one.share - one.weight)))
+
+
+def _unknown(found: Tally) -> FurthestValue | None:
+    """The most frequent value that no target has; None without one."""
+    text, count = next(iter(by_count(found.off_target)), (_NO_VALUE, 0))
+    return FurthestValue(text, 0.0, count / found.n) if text and text != _NO_VALUE else None
 
 
 def _values(prompt: Prompt, text: str, place: int | None) -> tuple[str, ...] | None:
     """The fields of an answer: those of its target in any spelling, otherwise those of its text."""
     if place is not None and not prompt.in_parts:
-        return record_values(prompt, prompt.targets[place])
+        return target_values(prompt, prompt.targets[place])
     return record_values(prompt, text) if prompt.eos else None
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from diffusecli.evaluation.association import CORRELATION
 from diffusecli.evaluation.fit import SIGNIFICANCE
 from diffusecli.evaluation.sdmetrics_score import Quality
-from diffusecli.evaluation.verdicts import p_value
-from diffusecli.system.errors import joined
+from diffusecli.evaluation.verdicts import other_values, p_value
+from diffusecli.system.errors import joined, many
 
 PAIRS_LEVEL = SIGNIFICANCE / 2
 """The level of the test of all pairs together."""
@@ -55,6 +55,7 @@ class FieldFigures:
     least_p: float = 0.0  # the lowest p-value that the test can give
     furthest: FurthestValue | None = None  # none without valid values
     other_values: bool = False  # too many of the answers have another value or none
+    unknown: FurthestValue | None = None  # the most frequent value that no target has, with its share of the answers of the field
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,6 @@ class RecordFigures:
             measured = f"TVD{f' of {names[0]}' if several else ''} {worst.tvd:.3f}, perfect sampler {worst.tvd_floor:.3f}"
             highest = "highest " if several and last.p_value > worst.p_value else ""
             found.append(f"{subject} weights: {measured} ({highest}{p_value(last.p_value, last.least_p)})")
-            incomplete = [f for f in self.fields if f.other_values and f not in apart]
-            found += [f"{100 * (1 - f.valid):.1f} % other or no value of {f.name!r}" for f in incomplete[:_MOST_NAMED]]
         if (pair := self.wrong_pair) is not None:
             expected, p = self._expected(pair), self.beyond_fields_p_value if apart else self.pairs_p_value
             measured = f"{pair.measure} {pair.sampled:z.3f}, perfect sampler{' with these shares of fields' if apart else ''} {expected:z.3f}"
@@ -172,6 +171,11 @@ class RecordFigures:
             words = _WRONG_PAIR[pair.departure(expected)].format(pair.names)
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)}){besides}")
             found += [f"{names} differ, too" for names in different[:_MOST_NAMED]]
+        if found and (incomplete := [f for f in self.fields if f.other_values and f not in apart]):
+            of_all = 1 - self.left_out
+            named = [f"{other_values(of_all * (1 - f.valid))} of {f.name!r}" for f in incomplete[:_MOST_NAMED]]
+            rest = len(incomplete) - _MOST_NAMED
+            found += [*named, *([f"and so of {many(rest, 'more field')}"] if rest > 0 else [])]
         return "; ".join(found)
 
     @property

@@ -75,6 +75,11 @@ def doubted(doubt: str, found: Figures, of: Kind = ANSWERS) -> str:
     return f"{doubt}; {_share_off(found, of)}" if many_off(found) else doubt
 
 
+def other_values(share: float) -> str:
+    """The share of answers in which a field has another value or none."""
+    return VALUES.off.format(_percent(share))
+
+
 def is_off(words: str, found: Figures, of: Kind = ANSWERS) -> bool:
     """Whether a verdict is that too many answers are off target, before anything else."""
     return words.startswith(_share_off(found, of))
@@ -91,7 +96,7 @@ def _share_off(found: Figures, of: Kind) -> str:
     if of.new >= _ZERO:
         rest = 1 - found.valid - of.new - cut
         new = "all" if rest < _ZERO and not cut else _percent(of.new)
-        parts = [f"{new} new combinations", *([f"{_percent(rest)} other"] if rest >= _ZERO else []), *parts]
+        parts = [f"{new} new combinations", *([f"{_percent(rest)} other values or another form"] if rest >= _ZERO else []), *parts]
     return of.off.format(_percent(1 - found.valid)) + (f" ({', '.join(parts)})" if parts else "")
 
 

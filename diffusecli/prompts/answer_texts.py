@@ -41,6 +41,12 @@ def answer_texts(prompt: Prompt) -> Iterator[AnswerText]:
             yield from (AnswerText(variant + spelling, target, choice, weight) for spelling in spellings)
 
 
+def target_values(prompt: Prompt, target: str) -> tuple[str, ...] | None:
+    """The fields of a target, which has no response prefix. None if it does not fit the template, or there is no template."""
+    values = None if prompt.record is None else prompt.record.parse(canonical(target))
+    return None if values is None else tuple(map(canonical, values))
+
+
 def record_values(prompt: Prompt, text: str) -> tuple[str, ...] | None:
     """The fields of an answer without its response prefix. None if it does not fit the template, or there is no template.
 

@@ -245,7 +245,7 @@ def _of_records(found: RecordFigures) -> Iterator[Line]:
         over = " over all pairs" if len(found.pairs) > 1 else ""
         yield Line(
             f"worst of {len(found.pairs)} pairs" if over else "association", thousandths(worst.sampled),
-            f"{worst.measure} of {worst.first} and {worst.second}: {judged} ({p_value(found.pairs_p_value, found.least_pairs_p)}{over}); "
+            f"{worst.measure} of {worst.first} and {worst.second}: {judged} ({p_value(found.pairs_p_value, found.least_pairs_p)}{over}; differs if p < {PAIRS_LEVEL:.3g}); "
             f"perfect sampler {thousandths(worst.perfect)}, weights {thousandths(worst.target)}",
         )  # fmt: skip
     if (wrong := found.wrong_pair) is not None and found.wrong_fields:

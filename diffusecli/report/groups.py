@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from shlex import quote
 
 from rich.cells import cell_len
@@ -20,7 +21,7 @@ from diffusecli.evaluation.names import labels, prompt_names, short_names
 from diffusecli.prompts.groups import Folder
 from diffusecli.report import views
 from diffusecli.report.parts import Sentence, label, nats, new_table, percent, thousandths
-from diffusecli.report.scores import in_folders
+from diffusecli.report.scores import Score, in_folders
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import STYLES, mark_of
 from diffusecli.system.errors import many
@@ -74,12 +75,14 @@ def columns(found: Evaluation) -> list[Column]:
 def _follow(found: Evaluation, folders: Iterable[Folder]) -> Callable[[Group], str]:
     """How many prompts of a group follow their target."""
     named = views.samplers(found.rows)
-    known = {
-        (folder.name, folder.whole, sampler): score for (folder, sampler), score in in_folders(found.rows, folders, named).items()
-    }
+
+    @cache  # the legend needs no scores
+    def known() -> dict[tuple[str, bool, views.Sampler], Score]:
+        found_scores = in_folders(found.rows, folders, named)
+        return {(folder.name, folder.whole, sampler): score for (folder, sampler), score in found_scores.items()}
 
     def of_group(group: Group) -> str:
-        score = known[group.folder, group.whole, named[group.run, group.mode]]
+        score = known()[group.folder, group.whole, named[group.run, group.mode]]
         return f"{score.follows} of {score.judged}" if score.judged else "-"
 
     return of_group

@@ -25,6 +25,7 @@ Sort = Literal["weight", "residual", "target"]
 _NARROWEST_NAME = 8
 _MARK, _WANTED, _GAP = "│ ", "wanted", "⋮"
 _NARROWEST_BAR, _WIDEST_BAR = 8, 60
+_HEADING = 16  # columns that the heading of names may take if all names are shorter
 FEW = 20  # valid answers, below which bars would show noise
 
 
@@ -58,14 +59,14 @@ class Histogram:
         places = {cell.target: place for place, cell in enumerate(self.row.cells)}
         heading, names = target_names(self.row.prompt)
         texts = [spelled(names[places[cell.target]]).replace("\n", "\\n") for cell in shown]
-        longest = max(map(cell_len, [*texts, heading]))
+        longest = max(*map(cell_len, texts), min(cell_len(heading), _HEADING))  # a longer heading is cut
         widths = [max(len(head), *(len(row[place]) for row in rows)) + 2 for place, (head, _) in enumerate(figures)]
         others = 4 + sum(widths) + (max(map(len, words)) + 2 if any(words) else 0)
         beside = options.max_width - others  # columns for names and bars
         drawn = [(cell.count / n, cell.weight) for cell in shown]
-        gaps: Sequence[bool] = ()
+        gaps = self._gaps([places[cell.target] for cell in shown])
         if self.full and beside - narrowest < longest:
-            yield from _in_two_lines(heading, texts, figures, rows, drawn, options.max_width, narrowest)
+            yield from _in_two_lines(heading, texts, gaps, figures, rows, drawn, options.max_width, narrowest)
         else:
             width = max(_NARROWEST_NAME, min(longest, beside - narrowest))
             room = 0 if few else max(1, min(_WIDEST_BAR, beside - width))
@@ -77,11 +78,12 @@ class Histogram:
             table = new_table(
                 Text(f"  {start_of(heading, width)}"), *figures, *([] if few else [above]), *([Text("")] if any(words) else [])
             )
-            gaps = self._gaps([places[cell.target] for cell in shown])
             for gap, name, row, one, word in zip(gaps, distinguishable(texts, width), rows, _bars(drawn, room), words, strict=True):
                 first = Text(f"{_GAP if gap else ' '} {name}")
                 table.add_row(first, *row, *([] if few else [one]), *([Text(word, style="bold")] if any(words) else []))
             yield table
+        if few:
+            yield Sentence(f"no bars for fewer than {FEW} valid answers", indent=2)
         if folded:
             weight, count = sum(cell.weight for cell in folded), sum(cell.count for cell in folded)
             left_out = f" ({_GAP}: some are left out here)" if any(gaps) else ""
@@ -95,19 +97,20 @@ class Histogram:
 
     def _gaps(self, places: Sequence[int]) -> Sequence[bool]:
         """Before which of these targets some are left out, if they are shown in the order of their values."""
-        in_order = self.showing.sort != "weight" and places == sorted(places)
-        if len(places) == len(self.row.cells) or not in_order or values_in(self.row.prompt.spellings) is None:
+        known = values_in(self.row.prompt.spellings) if self.showing.sort is None and len(places) < len(self.row.cells) else None
+        if known is None or any(after <= before for before, after in pairwise(known[0])):
             return [False] * len(places)
         return [place != before + 1 for before, place in pairwise([-1, *places])]
 
 
 def _in_two_lines(
-    heading: str, texts: Sequence[str], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int,
+    heading: str, texts: Sequence[str], gaps: Sequence[bool], figures: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], drawn: Sequence[tuple[float, float]], most: int,
     narrowest: int,
 ) -> Iterator[RenderableType]:  # fmt: skip
     """Each target beside its bar, which may be left out, and below them its figures. If a target is too long for that, it has its own lines."""
     heads = [head for head, _ in figures]
-    name = max(map(cell_len, [*texts, heading]))
+    name = max(*map(cell_len, texts), min(cell_len(heading), _HEADING))
+    heading = start_of(heading, name)
     beside = name <= most - 4 - narrowest
     room = 0 if not narrowest else min(_WIDEST_BAR, most - 4 - (name if beside else 0))
     columns = [(f"{_MARK if narrowest else ''}{heads[0]}", *(row[0] for row in rows))]
@@ -121,9 +124,9 @@ def _in_two_lines(
     if fits:
         yield Text("  " + "".join(map(str.rjust, next(zip(*columns, strict=True)), widths)), style="table.header")
     yield Text("─" * min(most, max(4 + name + room if beside else 4 + room, 2 + sum(widths) if fits else 0)))
-    for text, row, one in zip(texts, rows, _bars(drawn, room), strict=True):
+    for text, gap, row, one in zip(texts, gaps, rows, _bars(drawn, room), strict=True):
         if beside:
-            yield Text.assemble("  ", text, " " * (name - cell_len(text) + 2), one)
+            yield Text.assemble(f"{_GAP if gap else ' '} ", text, " " * (name - cell_len(text) + 2), one)
         else:
             yield Sentence(text, indent=2)
             yield from [Text.assemble("    ", one)] if room else []

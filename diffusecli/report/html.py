@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffusecli import __version__
@@ -47,6 +48,7 @@ _UNFOLDED = 6  # prompts whose charts are shown; with more, charts are folded
 _NAMED = 4  # samplers whose numbers of answers are named
 _ROOMY = 3  # columns of figures that may be wide
 _NARROW, _WIDE = 9, 19  # rem of labels
+_MOST_NUMBERS = 200  # targets in a table of numbers
 _LETTER = 0.43  # rem of a letter of a label
 
 
@@ -74,7 +76,7 @@ def _page(evaluation: Evaluation, sort: Sort | None) -> dict[str, Any]:
         "mixed": untuned == {True, False}, "toggle": untuned == {True, False} and _has_untuned_shares(found), "glossary": glossary(evaluation), "baselines": baselines, "off_target": (OFF_TARGET, UNFINISHED), "pairs": found.changes, "training": found.training,
         "matrices": found.matrices, "next_steps": list(next_steps(evaluation)), "drift_scale": DRIFT_SCALE,
         "facts": [(facts, {_settings_of(facts): readable(facts.settings.model_dump(exclude_unset=True)), "run.json": readable(facts.manifest.model_dump(exclude_unset=True))}) for facts in evaluation.runs],
-        "cells": cells, "strays": strays, "left_out": left_out, "off_target_leads": off_target_leads, "few_are_valid": few_are_valid, "together": together, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
+        "cells": cells, "with_all_targets": with_all_targets, "strays": strays, "left_out": left_out, "off_target_leads": off_target_leads, "few_are_valid": few_are_valid, "together": together, "lines_of": lines_of, "cut": cut_in_words, "css": source("report.css") + source("marks.css"),
         "light": _variables(LIGHT), "dark": _variables(DARK), "script": script, "hash": _hash(script), "grid": _grid([some for _, some in found.sections], found.folder_chart),
     }  # fmt: skip
 
@@ -86,6 +88,11 @@ def _grid(drawings: Sequence[Drawn], folders: RowChart | None) -> str:
     longest = max([0, *(len(row.label) for chart in charts if not chart.above for row in chart.rows if not row.outside)])
     width = min(max(_NARROW if len(drawings) == 1 else 13, _LETTER * longest + 1), _WIDE)
     return f"--columns:{columns};--column:{6 if columns < _ROOMY else 5.5 if columns == _ROOMY else 5}rem;--label:min({width:.1f}rem, 28vw);"
+
+
+def with_all_targets(section: Section) -> Section:
+    """The section with all targets, as far as a table can have them."""
+    return replace(section, most=_MOST_NUMBERS)
 
 
 def cells(section: Section) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,12 @@ from shlex import quote
 
 from diffusecli.evaluation.evaluation import Evaluated, Evaluation, by_prompt
 from diffusecli.evaluation.groups import tuned as tuned_rows
+from diffusecli.evaluation.metrics import Figures
 from diffusecli.evaluation.names import labels, prompt_names
 from diffusecli.evaluation.run_records import read_sample_meta
 from diffusecli.evaluation.sample_set import RunFacts
 from diffusecli.evaluation.verdicts import CLOSE, TOO_COARSE
 from diffusecli.files.paths import exists
-from diffusecli.prompts.answers import by_count
 from diffusecli.prompts.matching import Matching, beginnings
 from diffusecli.report.wording import mark_of, phrase_of
 from diffusecli.runs.next_commands import Next, first_training, if_readable, in_progress, sampling, training
@@ -25,8 +26,12 @@ _MANY_CUT = 0.05  # share of cut answers that could have become valid, which cal
 _MOST_FURTHER = 2  # runs that are all named
 _MOST_MORE = 100  # times as many answers
 _ENOUGH = 1000  # answers, as after a training
-_MOST_COMPARED = 100  # texts off target that are searched for targets
-_MARGIN = 1.5  # for few answers the square root is only roughly right
+_ENOUGH_OFF, _MOST_COMPARED = (
+    10,
+    10_000,
+)  # answers off target, and different texts among them, that are compared with the words of targets
+_MARGIN = 1.5  # the square root is only roughly right
+_STEP = 1.1  # from one number of answers to the next that is considered
 
 
 def next_steps(found: Evaluation) -> Iterator[str]:
@@ -93,32 +98,47 @@ def _more_answers(undecided: Sequence[Evaluated], every: Sequence[Evaluated]) ->
 
 
 def _of_another_prompt(rows: Sequence[Evaluated], runs: Mapping[str, RunFacts]) -> Iterator[str]:
-    """Answers from a file of which none is a target probably belong to another prompt."""
+    """Answers from a file which contain no word of any target probably belong to another prompt."""
     for row in rows:
-        if row.run in runs or row.figures is None or not row.tally.n or row.tally.on_target or row.tally.unfinished:
+        off = row.tally.off_target
+        if row.run in runs or row.figures is None or row.tally.on_target or row.tally.unfinished or not off.total() >= _ENOUGH_OFF:
             continue
-        texts = [text.casefold() for text, _ in by_count(row.tally.off_target)[:_MOST_COMPARED]]
-        targets = [target.casefold() for target in row.prompt.targets]
-        if not any(target in text for text in texts for target in targets):
-            yield f"check the prompt: no answer of {labels(rows)[row.run, row.mode]} contains one of its targets"
+        targets = {word for text in row.prompt.every_spelling for word in _words(text)}
+        if targets and len(off) <= _MOST_COMPARED and not any(targets & set(_words(text)) for text in off):
+            yield f"check the prompt: no answer of {labels(rows)[row.run, row.mode]} contains a word or number of its targets"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def answers_needed(row: Evaluated) -> int | None:
-    """About how many answers decide an open verdict, if the shares stay the same; None if that cannot be said.
+    """About how many answers decide an open verdict, if the true distance is as estimated; None for more than `_MOST_MORE` times as many.
 
-    The widths of intervals and the detectable TVD fall with the square root of the number of answers. The true TVD is estimated by taking the
-    sampling noise from the TVD in squares, as for independent errors: the excess TVD would be too low.
+    The detectable TVD falls with the square root of the number of answers.
     """
     f = row.figures
     if f is None:
         return None
     if phrase_of(row.verdict).startswith("too few"):
         factor = (f.detectable_tvd / TOO_COARSE) ** 2 if f.detectable_tvd < 1 else math.inf
-    else:
-        true = max(math.sqrt(max(0.0, f.tvd**2 - f.tvd_floor**2)), 1 - f.valid)
-        bound = f.tvd_low if true > CLOSE else f.tvd_high  # the one on the other side of what is close
-        factor = ((true - bound) / (true - CLOSE)) ** 2 if true != CLOSE else math.inf
-    return math.ceil(_MARGIN * row.tally.n * factor) if 1 < factor <= _MOST_MORE else None
+        return math.ceil(_MARGIN * f.n * factor) if 1 < factor <= _MOST_MORE else None
+    numbers = (math.ceil(f.n * _STEP**k) for k in range(1, math.ceil(math.log(_MOST_MORE, _STEP)) + 1))
+    return next((math.ceil(_MARGIN * n) for n in numbers if _decides(f, n)), None)
+
+
+def _decides(f: Figures, n: int) -> bool:
+    """Whether the bounds of the TVD are expected on one side of what is close with n answers.
+
+    The true TVD t is estimated by taking the sampling noise from the TVD in squares, as for independent errors. With n answers the TVD is then about
+    sqrt(t^2 + floor^2), and the noise, the floor and the widths of intervals fall with the square root of n.
+    """
+    off, r = 1 - f.valid, math.sqrt(f.n / n)
+    true = max(math.sqrt(max(0.0, f.tvd**2 - f.tvd_floor**2)), off)
+    tvd = math.hypot(true, f.tvd_floor * r)
+    noise = max(f.tvd_floor_95, f.tvd - f.tvd_low if f.tvd_low > 0 else 0.0)
+    low = max(tvd - noise * r, off - (f.valid_high - f.valid) * r)
+    return low > CLOSE or true + (f.tvd_high - true) * r <= CLOSE
 
 
 def about(answers: int | None) -> str:

@@ -72,10 +72,14 @@ def span(low: float | None, high: float | None, digits: int = 3, factor: float =
 
     >>> span(0.1, 0.25, 2), span(-0.1, 0.2, 1), span(math.nan, 1)
     ('0.10 to 0.25', '−0.1 to 0.2', '–')
+    >>> span(0.99982, 1, 1, 100)  # ends that would look the same
+    '99.982 to 100.000'
     """
     bounds = known(low), known(high)
     if bounds[0] is None or bounds[1] is None:
         return "–"
+    if low != high and f"{factor * bounds[0]:.{digits}f}" == f"{factor * bounds[1]:.{digits}f}":
+        digits += 2
     first, last = (
         f"{factor * bound:,.{digits}f}".replace(",", "\u202f").replace("-", "−") for bound in bounds if bound is not None
     )

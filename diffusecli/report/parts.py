@@ -88,7 +88,8 @@ def new_table(*columns: Text | tuple[str, str]) -> Table:
 def bar(share: float, style: str = "none", width: int = 14, mark: float | None = None) -> Text:
     """A bar of up to `width` characters, with a resolution of an eighth of a character, and a `│` where `mark` is.
 
-    The bar passes the mark only if the share is larger, and stays below it if the share is smaller, both visibly.
+    The bar passes the mark only if the share is larger, and then it does so visibly. It stays visibly below the mark if the share is smaller and
+    the mark is not in the first column.
 
     >>> bar(0.5, width=8).plain, bar(0.5, width=8, mark=1).plain, bar(1, width=8, mark=0.5).plain
     ('████', '████   │', '███│████')

@@ -33,7 +33,7 @@ from diffusecli.report.histogram import Histogram, Showing
 from diffusecli.report.legend import Legend
 from diffusecli.report.numbers import plus_minus
 from diffusecli.report.parts import CountedText, Flow, Sentence, cut_in_words, nats, new_table, percent, thousandths
-from diffusecli.report.target_names import record_name
+from diffusecli.report.target_names import record_names
 from diffusecli.report.views import strays_shown
 from diffusecli.report.widths import distinguishable
 from diffusecli.report.wording import (
@@ -115,8 +115,12 @@ def _terms(found: Evaluation) -> Iterator[RenderableType]:
     has_tvd = any(row.figures is not None or row.bounds is not None or "TVD" in row.verdict for row in found.rows)
     has_kl = any(row.exact is not None or row.bounds is not None for row in found.rows)
     terms = ["TVD: share of all answers that would have to change"] if has_tvd else []
+    has_excess = len({row.prompt.key for row in found.rows if row.figures is not None}) > _FEW_PROMPTS
+    terms += ["Excess: TVD minus that of a perfect sampler"] if has_excess else []
     terms += ["KL: in nats"] if has_kl else []
     near = any(row.verdict.startswith("close to") for row in found.rows)
+    if any(row.diversity is not None and not math.isnan(row.diversity.distinct_of_10) for row in found.rows):
+        yield from (Text(""), Sentence("distinct of 10: different answers expected among 10", style="dim"))
     if terms:
         close = ". Close: a true TVD, without sampling noise, of at most 0.02" if near else ""
         yield from (Text(""), Sentence(f"{'. '.join(terms)}. 0 is perfect{close}", style="dim"))
@@ -296,7 +300,7 @@ class _SeveralTexts:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         most = max(_SHORT_TEXT, options.max_width // 2 - 12)
         texts = self.texts[:_MOST_FREQUENT]
-        records = [record_name(self.prompt, text) for text, _ in texts]
+        records = record_names(self.prompt, [text for text, _ in texts])
         whole = [spelled(repr(text)) for text, _ in texts]
         quotes = ["" if record is not None else text[0] for record, text in zip(records, whole, strict=True)]
         bare = [

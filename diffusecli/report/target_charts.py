@@ -21,9 +21,9 @@ Answered = tuple[Sampler, Evaluated]
 
 
 def of_targets(section: Section) -> RowChart:
-    """Target weights, shares among valid answers, and where 95 % of perfect samplers are, with as many valid answers as the first sampler."""
+    """Target weights, shares among valid answers, and where 95 % of perfect samplers are, with as many valid answers as the main sampler with most."""
     main, thin = section.main, [pair for pair in section.sampled if pair not in section.main]
-    ranged = next((pair for pair in main if pair[1].tally.on_target), None)
+    ranged = max((pair for pair in main if pair[1].tally.on_target), key=lambda pair: pair[1].tally.on_target, default=None)
     k = ranged[1].tally.on_target if ranged else 0
     noise = [_noise(section.prompt.probabilities[i], k) for i in section.shown]
     reached = [row.tally.counts[i] / row.tally.on_target for _, row in main if row.tally.on_target for i in section.shown]
@@ -154,21 +154,33 @@ def _reading(section: Section) -> str:
     if len(section.main) >= COLUMNS:
         parts.append("The numbers of all samplers are below.")
     if section.folded:
-        how = "evenly spaced" if section.uniform else "the largest"
+        how = f"{MOST // 2} evenly spaced" if section.uniform else f"the {MOST // 2} largest"
         verb = "target is" if section.folded == 1 else "targets are"
-        shown = f"{MOST // 2} {how} targets and the {MOST // 2} that fit worst"
-        parts.append(f"The chart shows {shown}; {count(section.folded)} more {verb} not shown.")
+        parts.append(
+            f"The chart shows {how} targets and the {MOST // 2} that fit worst; {count(section.folded)} more {verb} not shown "
+            f"(together weight {percent(_of_folded(section, section.prompt.probabilities))}{_shares_of_folded(section)})."
+        )
     return " ".join(parts)
+
+
+def _of_folded(section: Section, values: Sequence[float]) -> float:
+    return math.fsum(values) - math.fsum(values[i] for i in section.shown)
+
+
+def _shares_of_folded(section: Section) -> str:
+    """The share of the targets that are not shown, if there is one main sampler."""
+    known = [row.tally for _, row in section.main if row.tally.on_target]
+    return f", share {percent(_of_folded(section, known[0].counts) / known[0].on_target)}" if len(known) == 1 else ""
 
 
 def _in_words(section: Section) -> str:
     sentences = [f"Target weights and shares of valid answers, {many(len(section.prompt.targets), 'target')}."]
     for sampler, row in section.sampled:
         if row.tally.on_target:
-            worst = max(row.cells, key=lambda cell: abs(cell.residual))
+            place, worst = max(enumerate(row.cells), key=lambda one: abs(one[1].residual))
             sentences.append(
                 f"{sampler.label}: differs at {many(sum(cell.differs for cell in row.cells), 'target')}; the furthest is "
-                f"{short(worst.target)}: share {percent(worst.count / row.tally.on_target)}, weight {percent(worst.weight)}."
+                f"{short(section.names[place])}: share {percent(worst.count / row.tally.on_target)}, weight {percent(worst.weight)}."
             )
         else:
             sentences.append(f"{sampler.label}: 0 of {many(row.tally.n, 'answer')} valid.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from diffusecli.prompts.answer_texts import record_values
+from diffusecli.prompts.answer_texts import record_values, target_values
 from diffusecli.prompts.prompt import Prompt
 
 _BETWEEN = ", "
@@ -27,11 +29,17 @@ def target_names(prompt: Prompt) -> TargetNames:
     whole = TargetNames("target", prompt.targets)
     if prompt.template is None or prompt.record is None or not prompt.targets:
         return whole
-    names = tuple(name for target in prompt.targets if (name := record_name(prompt, target)))
+    values = [target_values(prompt, target) for target in prompt.targets]
+    names = tuple(_BETWEEN.join(some) for some in values if some is not None)
     return TargetNames(_BETWEEN.join(prompt.record.fields), names) if len(set(names)) == len(prompt.targets) else whole
 
 
-def record_name(prompt: Prompt, text: str) -> str | None:
-    """The values of the fields of a record; None for other texts."""
-    values = record_values(prompt, text) if prompt.template is not None else None
-    return None if values is None else _BETWEEN.join(values)
+def record_names(prompt: Prompt, texts: Sequence[str]) -> list[str | None]:
+    """The values of answers that are records off target; None for other texts, and if the name would be that of a target or of another text."""
+    heading, of_targets = target_names(prompt)
+    if heading == "target":
+        return [None] * len(texts)
+    values = [record_values(prompt, text) for text in texts]
+    names = [None if some is None else _BETWEEN.join(some) for some in values]
+    known = Counter([*of_targets, *names])
+    return [name if known[name] == 1 else None for name in names]

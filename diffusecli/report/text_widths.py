@@ -59,8 +59,8 @@ def fitted(texts: Sequence[str], size: float, room: float) -> list[str]:
 def wrapped(text: str, size: float, room: float, most: int = 99) -> list[str]:
     """At most `most` lines no wider than `room`, broken at spaces and after slashes; longer words and the rest are cut.
 
-    >>> wrapped("valid answers, wrong shares", 10, 110), wrapped("results/dice", 10, 60)
-    (['valid answers,', 'wrong shares'], ['results/', 'dice'])
+    >>> wrapped("follows the target well", 10, 110), wrapped("results/dice", 10, 60)
+    (['follows the target', 'well'], ['results/', 'dice'])
     >>> wrapped("one two three four", 10, 50, most=2)
     ['one two', 'three f…']
     """

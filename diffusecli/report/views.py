@@ -68,6 +68,7 @@ class Section:
     rows: tuple[Evaluated, ...]
     samplers: tuple[Sampler, ...]  # one per row
     sort: Sort | None = None  # order of targets; None: the prompt's
+    most: int = MOST  # targets to draw
 
     @property
     def prompt(self) -> Prompt:
@@ -104,7 +105,7 @@ class Section:
     def shown(self) -> tuple[int, ...]:
         """Indices of the targets to draw, in this order."""
         places = range(len(self.prompt.targets))
-        some = list(places) if len(places) <= MOST else [*_heaviest(self), *_worst(self, set(_heaviest(self)))]
+        some = list(places) if len(places) <= self.most else [*_heaviest(self), *_worst(self, set(_heaviest(self)))]
         return tuple(sorted(some, key=lambda i: (self._rank(i), i)))
 
     def _rank(self, i: int) -> float:
@@ -272,7 +273,7 @@ def _stray(name: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
 
 def _heaviest(section: Section) -> list[int]:
     """The largest targets (half of those drawn); evenly spaced over the list if all weights are equal."""
-    p, half = section.prompt.probabilities, MOST // 2
+    p, half = section.prompt.probabilities, section.most // 2
     if section.uniform:
         return [i * len(p) // half for i in range(half)]
     return sorted(range(len(p)), key=lambda i: (-p[i], i))[:half]
@@ -281,7 +282,7 @@ def _heaviest(section: Section) -> list[int]:
 def _worst(section: Section, taken: set[int]) -> list[int]:
     """The other half: the targets with the largest errors, from each sampler in turn."""
     p = section.prompt.probabilities
-    lists = [sorted(range(len(p)), key=lambda i, row=row: -abs(row.tally.counts[i] / row.tally.n - p[i]))[:MOST]  # type: ignore[misc]
+    lists = [sorted(range(len(p)), key=lambda i, row=row: -abs(row.tally.counts[i] / row.tally.n - p[i]))[: section.most]  # type: ignore[misc]
              for _, row in section.sampled]  # fmt: skip
     in_turn = (i for rank in zip_longest(*lists) for i in rank if i is not None and i not in taken)
-    return list(dict.fromkeys(in_turn))[: MOST // 2]
+    return list(dict.fromkeys(in_turn))[: section.most // 2]

@@ -103,9 +103,19 @@ def phrase_of(verdict: str) -> str:
 
 
 def raised_entropy(found: Figures) -> str:
-    """Why the entropy is clearly above the target's, if answers are off target: each such text counts as an outcome."""
-    raised = found.valid < 1 - _SOME_OFF and found.entropy > found.target_entropy + _RAISED
-    return "; off-target texts raise it" if raised else ""
+    """Why the entropy is clearly above the target's, if texts off target can explain half of it: each such text counts as an outcome.
+
+    A share o of n answers, all different, adds at most o ln(o n) - o ln o - (1 - o) ln(1 - o).
+    """
+    off, above = 1 - found.valid, found.entropy - found.target_entropy
+    if off < _SOME_OFF or above <= _RAISED:
+        return ""
+    most = (
+        off * math.log(max(1.0, off * found.n))
+        - off * math.log(off)
+        - (found.valid * math.log(found.valid) if found.valid else 0.0)
+    )
+    return "; off-target texts raise it" if most >= above / 2 else ""
 
 
 def distinct_of_10(found: Diversity) -> str:
@@ -160,11 +170,19 @@ def sentence(verdict: str) -> str:
 
 
 def furthest_value(records: RecordFigures, field: FieldFigures) -> str:
-    """The value that is furthest from its weight, of a field that differs; otherwise empty."""
-    far = field.furthest
-    if far is None or field not in records.wrong_fields:
-        return ""
-    return f"{short(far.value)} {100 * far.share:.1f} %, wanted {100 * far.weight:.1f} %"
+    """Of a field that differs the value furthest from its weight, and of one with too many other values the most frequent of them; otherwise empty."""
+    far, unknown = field.furthest, field.unknown
+    shares = (
+        [f"{short(far.value)!r} {100 * far.share:.1f} %, wanted {100 * far.weight:.1f} %"]
+        if far is not None and field in records.wrong_fields
+        else []
+    )
+    others = (
+        [f"most frequent other value {short(unknown.value)!r} {100 * unknown.share:.1f} %"]
+        if unknown is not None and field.other_values
+        else []
+    )
+    return "; ".join([*shares, *others])
 
 
 def text(value: Any, most: int = _MOST_TEXT) -> str:

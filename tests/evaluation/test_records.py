@@ -277,7 +277,7 @@ def test_answers_that_are_no_records_are_off_target_and_not_in_the_figures_of_fi
     (row,) = evaluate([tmp_path / "a.txt"], Question(prompt=tmp_path / "p.json")).rows
     assert (
         row.verdict
-        == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.038 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other)"
+        == "the field 'age' differs from its weights: TVD 0.250, perfect sampler 0.038 (p <= 0.0001); off target 39 % (19 % new combinations, 20 % other values or another form)"
     )
     assert [sentence(field.verdict) for field in row.records.fields] == [
         "follows the target",

@@ -180,7 +180,7 @@ def test_the_worked_check_stands_in_the_summary(tmp_path):
 def test_answers_without_any_targets_make_a_report_too(tmp_path):
     run_with(tmp_path / "run", {"o.json": prompt([])}, {"lora": {"o.json": {"one": 2, "two": 1}}})
     text = report_of(tmp_path).text
-    assert "None of these prompts has targets" in text
+    assert "This prompt has no targets, so no answers are compared." in text
     assert "open-ended: 2 different answers in 3" in text
 
 
@@ -1157,7 +1157,7 @@ def test_every_pair_that_differs_is_marked(tmp_path):
     assert [pair.joint_p_value for pair in row.records.pairs] == [0.001] * 3
     text = report_of(run.path).text
     assert [f"{pair} ✗" in text for pair in ("letter, sign", "letter, number", "sign, number")] == [True] * 3
-    assert "✗: differs from the weights, p < 0.025 over all pairs." in text
+    assert "A pair differs (✗) if p < 0.025." in text
 
 
 def test_pairs_that_fit_are_not_marked(tmp_path):
@@ -1498,3 +1498,10 @@ def test_many_prompts_show_their_charts_folded_and_nothing_is_clipped(browser, t
         assert page.evaluate(NO_CUE) == 0
         assert len(edges(page, ROWS)) == 1
         page.close()
+
+
+def test_the_table_of_numbers_has_all_of_a_hundred_targets_and_the_chart_sums_up_the_others(tmp_path):
+    targets = [str(i) for i in range(100)]
+    text = Parsed(page_of(tmp_path, {"lora": {"p.json": {name: 10 + 90 * (name == "7") for name in targets}}}, targets)).text
+    assert "Numbers of every target" in text
+    assert "60 more targets are not shown (together weight 60.0 %, share 55.0 %)" in text.replace("\u202f", " ")

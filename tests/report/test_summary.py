@@ -140,8 +140,8 @@ def test_later_lines_of_a_meaning_are_below_its_first(tmp_path):
 
 
 @pytest.mark.parametrize(("answers", "judged"), [
-    ({"{a, x}": 50, "{b, y}": 50}, "fits (p = 1)"),
-    ({"{a, x}": 25, "{b, y}": 25, "{a, y}": 25, "{b, x}": 25}, "almost none (p <= 0.001)"),
+    ({"{a, x}": 50, "{b, y}": 50}, "fits (p = 1; differs if p < 0.025)"),
+    ({"{a, x}": 25, "{b, y}": 25, "{a, y}": 25, "{b, x}": 25}, "almost none (p <= 0.001; differs if p < 0.025)"),
 ])  # fmt: skip
 def test_the_worst_pair_is_judged(tmp_path, answers, judged):
     records = Prompt(request="?", targets=("{a, x}", "{b, y}"), template="{{{first}, {second}}}")
@@ -203,7 +203,7 @@ def test_unfinished_answers_are_counted_beside_texts_off_target(tmp_path):
     assert not any("{he" in line for line in lines)
 
 
-@pytest.mark.parametrize(("off", "noted"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("off", "noted"), [(0, False), (1, True)])
 def test_the_entropy_has_a_note_if_texts_off_target_raise_it(tmp_path, off, noted):
     answers = {"{heads}": 50, "{tails}": 50 - off, **{f"junk {i}": 1 for i in range(off)}}
     note = "off-target texts raise it"
@@ -346,7 +346,8 @@ def test_fields_have_their_verdict_in_words_and_names_of_their_own(tmp_path):
     judged = found(tmp_path, {"x/x": 450, "x/y": 450, "y/x": 50, "y/y": 50}, asked)
     lines = [line.split() for line in shown(judged, 80).splitlines()]
     (wrong,) = (line for line in lines if line[:1] == ["✗"] and line[2:3] == ["0.400"])
-    assert " ".join(wrong[4:]) == "wrong shares: x 90.0 %, wanted 50.0 %"
+    assert " ".join(wrong[4:]) == "wrong shares: 'x' 90.0 %, wanted"  # and on the next line
+    assert "wrong shares: 'x' 90.0 %, wanted 50.0 %" in " ".join(shown(judged, 80).split())
     (right,) = (line for line in lines if line[:1] == ["✓"])
     assert " ".join(right[4:]) == "follows the target"
     names = "".join(line[4:24].strip() for line in shown(judged, 80, verbose=True).splitlines())
@@ -781,7 +782,6 @@ def test_targets_without_an_order_have_no_sign_of_gaps(tmp_path):
 def test_records_are_named_by_their_values_and_fields(tmp_path):
     targets = [f"Name: {{{name}}}\nCity: {{{city}}}" for name in ("Ann", "Bob") for city in ("Bern", "Oslo")]
     people = Prompt(request="?", targets=targets, template="Name: {{{name}}}\nCity: {{{city}}}", alias="p.json")
-    answers = {text.replace("\n", " "): 1 for text in targets}
     (tmp_path / "p.json").write_text(people.to_json())
     write_json(tmp_path / "a.json", {"p.json": {text: 50 + 50 * ("Oslo" in text) for text in targets}})
     some = evaluate([tmp_path / "a.json"], Question(prompts=[tmp_path / "p.json"]))
@@ -789,9 +789,9 @@ def test_records_are_named_by_their_values_and_fields(tmp_path):
         text = shown(some, verbose=verbose)
         assert re.search(r"^  name, city  wanted  of valid", text, re.MULTILINE)
         assert re.search(r"^  Bob, Oslo +25\.0 % +33\.3 %", text, re.MULTILINE)
-        assert not any(answer in text for answer in answers)
-    assert "wrong shares: Bern 33.3 %, wanted 50.0 %" in " ".join(shown(some).split())
-    assert "furthest: Bern 33.3 %, wanted 50.0 %" in " ".join(shown(some, verbose=True).split())
+        assert "Name: {" not in text
+    assert "wrong shares: 'Bern' 33.3 %, wanted 50.0 %" in " ".join(shown(some).split())
+    assert "furthest: 'Bern' 33.3 %, wanted 50.0 %" in " ".join(shown(some, verbose=True).split())
     assert [(f.furthest.value, f.furthest.weight, round(f.furthest.share, 3)) for f in some.rows[0].records.fields] == [
         ("Ann", 0.5, 0.5), ("Bern", 0.5, 0.333),
     ]  # fmt: skip
@@ -807,30 +807,98 @@ def test_a_field_with_other_values_is_named_beside_one_with_wrong_shares(tmp_pat
     people = Prompt(request="?", targets=["a/x", "a/y", "b/x", "b/y"], template="{name}/{city}", alias="p.json")
     judged = found(tmp_path, {"a/x": 400, "a/y": 50, "b/x": 400, "b/y": 50, "c/x": 90, "c/y": 10}, people)
     assert "the field 'city' differs from its weights" in judged.rows[0].verdict
-    assert "; 10.0 % other or no value of 'name'; off target" in judged.rows[0].verdict
+    assert "; 10 % other or no value of 'name'; off target" in judged.rows[0].verdict
     assert [(f.name, f.other_values) for f in judged.rows[0].records.fields] == [("name", True), ("city", False)]
-    assert "   c/x (90)" not in shown(judged, 120)
     assert "off target:   c, x (90)   c, y (10)" in shown(judged, 120)  # records are named by their values
 
 
-def test_the_number_of_answers_that_decide_has_the_right_order(tmp_path):
-    """Of answers with a true TVD of .03, which is above what is close. With the number that is named most samples have a verdict, with a tenth few have."""
-    rng = np.random.default_rng(0)
-    p = np.full(8, 1 / 8) + 0.0075 * np.array([1, -1] * 4)  # TVD .03
-    prompt = Prompt(request="x", targets=[f"t{k}" for k in range(8)])
+@pytest.mark.parametrize(("targets", "tvd", "n"), [(8, 0.03, 6000), (100, 0.05, 2000), (4, 0.05, 400)])
+def test_the_number_of_answers_that_decide_has_the_right_order(targets, tvd, n):
+    """Of answers with a true TVD above what is close. With three times the number that is named nearly all samples have a verdict, with a tenth few are found wrong."""
+    rng = np.random.default_rng(1)
+    p = np.full(targets, 1 / targets) + 2 * tvd / targets * np.array([1, -1] * (targets // 2))
+    prompt = Prompt(request="x", targets=[f"t{k}" for k in range(targets)])
 
-    def drawn(n):
-        counts = dict(zip(prompt.targets, map(int, rng.multinomial(n, p)), strict=True))
+    def drawn(answers):
+        counts = dict(zip(prompt.targets, map(int, rng.multinomial(answers, p)), strict=True))
         return evaluate([], Question(given=(SampleSet("r", "lora", prompt, Answers(counts)),))).rows[0]
 
-    first = [row for row in (drawn(6000) for _ in range(9)) if mark_of(row.verdict)[0] == "?"]
-    needed = sorted(answers_needed(row) or 10**6 for row in first)[len(first) // 2]
-    assert len(first) > 5
-    assert sum(mark_of(drawn(needed).verdict)[0] != "?" for _ in range(9)) >= 7
-    assert sum(mark_of(drawn(needed // 10).verdict)[0] != "?" for _ in range(9)) <= 4
+    needed = [answers_needed(row) or 10**7 for row in (drawn(n) for _ in range(40)) if mark_of(row.verdict)[0] == "?"]
+    usual = sorted(needed)[len(needed) // 2]
+    assert sum(mark_of(drawn(3 * usual).verdict)[0] == "✗" for _ in range(6)) >= 5
+    assert sum(mark_of(drawn(usual // 10).verdict)[0] == "✗" for _ in range(6)) <= 3
 
 
 def test_answers_to_another_prompt_are_suspected(tmp_path):
-    assert "check the prompt: no answer of a contains one of its targets" in next_steps(found(tmp_path, {"red": 5, "blue": 4}))
-    for other in ({"{heads}": 5, "red": 4}, {"it is {heads}": 5}):
+    suspected = "check the prompt: no answer of a contains a word or number of its targets"
+    assert suspected in next_steps(found(tmp_path, {"red": 5, "blue": 5}))
+    for other in (
+        {"{heads}": 9, "red": 4},
+        {"it is {heads}": 10},
+        {"heads": 50, "tails": 50},
+        {"red": 300, "HEADS!": 1},
+        {"red": 9},
+    ):
         assert not any(step.startswith("check") for step in next_steps(found(tmp_path, other)))
+    seven = Prompt(request="?", targets=(("7", "seven"), ("8", "eight")))
+    assert not any(step.startswith("check") for step in next_steps(found(tmp_path, {"It is seven": 20}, seven)))
+    people = Prompt(request="?", targets=("Ann, 34", "Bob, 35"), template="{name}, {age}")
+    assert not any(step.startswith("check") for step in next_steps(found(tmp_path, {"Ann - 34": 20}, people)))
+
+
+def test_records_off_target_that_look_like_a_target_are_shown_in_full(tmp_path):
+    people = Prompt(request="?", targets=("{Ann, 34}", "{Bob, 35}"), template="{{{name}, {age}}}")
+    text = shown(found(tmp_path, {"{Ann, 34}": 100, "{Bob, 35}": 60, "{Ann , 34}": 50, "{Cid, 36}": 30}, people), 120)
+    assert "off target:   '{Ann , 34}' (50)   Cid, 36 (30)" in text
+
+
+def test_the_name_of_a_record_keeps_words_that_are_a_response_as_well(tmp_path):
+    eats = Prompt(
+        request="?", response=("", "The "), targets=("The cat eats fish", "A dog eats meat"), template="{animal} eats {food}"
+    )
+    judged = found(tmp_path, {"The cat eats fish": 100, "A dog eats meat": 100}, eats)
+    assert re.search(r"^  The cat, fish +50\.0 % +50\.0 %", shown(judged), re.MULTILINE)
+    assert judged.rows[0].records.known == 1
+
+
+def test_a_long_heading_takes_no_room_from_bars(tmp_path):
+    names = "{the first name}|{the date of birth}|{the place of residence}"
+    some = Prompt(request="?", targets=("a|a|a", "b|b|b"), template=names)
+    lines = shown(found(tmp_path, {"a|a|a": 50, "b|b|b": 50}, some)).splitlines()
+    (row,) = (line for line in lines if line.startswith("  a, a, a"))
+    assert row.count("█") > 30
+
+
+def test_the_furthest_value_is_first_one_that_must_never_occur(tmp_path):
+    some = Prompt(request="?", targets=("a/x", "b/x", "c/x"), weights=(50, 50, 0), template="{name}/{city}")
+    judged = found(tmp_path, {"a/x": 520, "b/x": 470, "c/x": 10}, some)
+    assert "answers include targets of weight zero: 'c' 1.0 %, wanted 0.0 %" in " ".join(shown(judged, 120).split())
+
+
+@pytest.mark.parametrize(
+    ("counts", "noted"), [({"a": 49, "b": 49, "z": 2}, False), ({"a": 88, "b": 9, "z": 1, "y": 1, "x": 1}, True)]
+)
+def test_the_note_on_the_entropy_does_not_blame_texts_for_wrong_shares(tmp_path, counts, noted):
+    skewed = Prompt(request="?", targets=("a", "b"), weights=(90, 10))
+    assert ("off-target texts raise it" in shown(found(tmp_path, counts, skewed), 120)) == noted
+
+
+def test_the_most_frequent_other_value_of_a_field_is_named(tmp_path):
+    people = Prompt(request="?", targets=["a/x", "a/y", "b/x", "b/y"], template="{name}/{city}", alias="p.json")
+    judged = found(tmp_path, {"a/x": 210, "a/y": 200, "b/x": 190, "b/y": 200, "c/x": 40, "d/y": 60, "no": 100}, people)
+    name, city = judged.rows[0].records.fields
+    assert (name.unknown.value, name.unknown.weight, round(name.unknown.share, 3)) == ("d", 0, round(60 / 900, 3))
+    assert city.unknown is None
+    assert "most frequent other value 'd' 6.7 %" in " ".join(shown(judged, 120).split())
+
+
+def test_gaps_between_numbers_have_their_sign_where_figures_are_below_bars(tmp_path):
+    some = found(tmp_path, dict.fromkeys(NUMBERS.targets, 10) | {"40": 100}, NUMBERS)
+    lines = shown(some, 60, verbose=True).splitlines()
+    assert [line[:4].strip() for line in lines if line.startswith("⋮")]
+
+
+def test_few_valid_answers_say_why_they_have_no_bars(tmp_path):
+    reason = "no bars for fewer than 20 valid answers"
+    assert reason in shown(found(tmp_path, {"{heads}": 10, "{tails}": 9}))
+    assert reason not in shown(found(tmp_path, {"{heads}": 10, "{tails}": 10}))
