@@ -141,6 +141,7 @@ def _require_use_of(
 
 def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool) -> None:
     """Print tables, and what to do next; `whole`: there is nothing more to show."""
+    from diffusecli.evaluation.groups import are_many
     from diffusecli.report.histogram import Showing
     from diffusecli.report.next_steps import next_steps
     from diffusecli.report.summary import evaluation
@@ -150,4 +151,11 @@ def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool)
         notice(f"next: {step}")
     if not whole:
         more = "`--html report.html` for charts"
-        notice(f"next: add {more if verbose else f'`--verbose` for all figures, or {more}'}")
+        figures = (
+            "`--verbose --only NAME` for all figures of a prompt"
+            if are_many(found.rows)
+            else ""
+            if verbose
+            else "`--verbose` for all figures"
+        )
+        notice(f"next: add {f'{figures}, or {more}' if figures else more}")

@@ -172,9 +172,9 @@ class RecordFigures:
             found.append(f"{words}: {measured} ({p_value(p, self.least_pairs_p)}){besides}")
             found += [f"{names} differ, too" for names in different[:_MOST_NAMED]]
         if found and (incomplete := [f for f in self.fields if f.other_values and f not in apart]):
-            of_all = 1 - self.left_out
-            named = [f"{other_values(of_all * (1 - f.valid))} of {f.name!r}" for f in incomplete[:_MOST_NAMED]]
+            named = [f"{other_values(1 - f.valid)} of {f.name!r}" for f in incomplete[:_MOST_NAMED]]
             rest = len(incomplete) - _MOST_NAMED
+            named[-1] += " in the records" if self.unreadable else ""
             found += [*named, *([f"and so of {many(rest, 'more field')}"] if rest > 0 else [])]
         return "; ".join(found)
 

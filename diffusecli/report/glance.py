@@ -98,11 +98,12 @@ def runs(found: Evaluation) -> Iterator[RenderableType]:
 def _of_run(rows: Sequence[Evaluated], drift: float | None) -> tuple[str, ...]:
     """The figures of one run."""
     sampled = [row.figures for row in rows if row.figures is not None and row.tally.n]
-    good = sum(mark_of(row.verdict)[1] == "good" for row in rows if row.figures is not None and row.tally.n)
+    marks = [mark_of(row.verdict) for row in rows if row.figures is not None and row.tally.n]
+    good, unsure = sum(kind == "good" for _, kind in marks), sum(sign == "?" for sign, _ in marks)
     exact = [row.exact for row in rows if row.exact is not None]
     return (
         nats(_mean(e.kl for e in exact)), percent(_mean(e.on_target for e in exact)), thousandths(_mean(f.tvd for f in sampled)),
-        thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}" if sampled else "-",
+        thousandths(_mean(f.tvd_floor for f in sampled)), f"{good} of {len(sampled)}{f', {unsure} ?' if unsure else ''}" if sampled else "-",
         "-" if drift is None else nats(drift),
     )  # fmt: skip
 

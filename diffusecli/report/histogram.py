@@ -89,7 +89,10 @@ class Histogram:
             left_out = f" ({_GAP}: some are left out here)" if any(gaps) else ""
             kind = "first" if len({cell.weight for cell in [*shown, *folded]}) == 1 else "largest"
             chosen = "" if self.showing.sort else f"showing the {kind} and the worst-fitting targets{left_out}; "
-            marked = f", {sum(cell.differs for cell in folded)} with *" if self.full else ""
+            differ = sum(cell.differs for cell in folded)
+            marked = (
+                f", {differ} with *" if self.full else f"; {many(differ, 'differs', 'differ')} from the weight" if differ else ""
+            )
             yield Sentence(
                 f"{chosen}{many(len(folded), 'more target')} (`--top 0`): wanted {percent(weight)}, {figures[1][0]} {percent(count / n)}{marked}",
                 indent=2,

@@ -70,7 +70,7 @@ def _chart(rows: Sequence[Judged], scale: Scale, untuned: Sequence[Sampler]) -> 
     described = "; ".join(f"{each.section.name}, {each.drawn.hint}" for each in rows[:_MOST_DESCRIBED])
     return RowChart(
         "overview", "Distance from the target", _reading(rows, sampled=sampled, within=within, kl=kl), f"Total variation distances. {described}.",
-        tuple(map(Head, (*(("valid", "TVD") if sampled else ("on target", "exact TVD")), *(["exact KL"] if kl else [])))),
+        tuple(map(Head, (*(("valid", "TVD") if sampled else ("on target", "exact TVD")), *(["exact KL"] if kl else ["excess TVD"] if sampled else [])))),
         tuple(each.drawn for each in rows), scale.ticks(), scale.at(0), (*shown, *thin), thin,
         "95 % of perfect samplers with as many answers" if sampled else "", across="TVD",
     )  # fmt: skip
@@ -121,9 +121,9 @@ def _has_kl(row: Evaluated) -> bool:
 
 
 def _figures(row: Evaluated, *, kl: bool) -> tuple[str, ...]:
-    """Of samples if there are any, otherwise exact ones; the exact KL if a row of the chart has it."""
+    """Of samples if there are any, otherwise exact ones; the exact KL if a row of the chart has it, otherwise the excess TVD of samples."""
     f, exact = row.figures, row.exact
     last = (number(exact.kl if exact is not None else None, 4),) if kl else ()
     if f is not None:
-        return percent(f.valid), number(f.tvd), *last
+        return percent(f.valid), number(f.tvd), *(last if kl else (number(f.excess_tvd),))
     return (percent(exact.on_target), number(exact.tvd), *last) if exact is not None else ("", "", *([""] * kl))

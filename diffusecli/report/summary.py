@@ -45,6 +45,7 @@ from diffusecli.report.wording import (
     furthest_value,
     mark_of,
     of_wordings,
+    phrase_of,
     raised_entropy,
     sentence,
     short,
@@ -60,14 +61,14 @@ _MOST_FIELDS, _FIELD = 10, 20
 _ENOUGH_KNOWN = 0.5  # share of records with known values, below which fields say little
 _WORTH_A_RULE = 0.01  # share of samples from which a wider rule is named
 _ASKED = 80  # characters of a wording
+_COARSE = 0.1  # detectable TVD, from which a verdict that the target is followed says so
 _SHORT_TEXT = 34  # least columns of one of several answers in a line
 
 
 def evaluation(found: Evaluation, showing: Showing | None = None, *, verbose: bool = False) -> RenderableType:
     """The whole output; figures by folder if there are many prompts."""
     if are_many(found.rows):
-        whole = [Sentence("all figures of a prompt: `--verbose --only NAME`", style="dim")] if verbose else []
-        return Group(*at_a_glance(found), *whole, *_terms(found))
+        return Group(*at_a_glance(found), *_terms(found))
     parts: list[RenderableType] = []
     names, samplers, marked = prompt_names(r.prompt for r in found.rows), labels(found.rows), marks(r.prompt for r in found.rows)
     wider = wider_rules(row.prompt for row in found.rows) if found.matching == Matching() else []
@@ -170,10 +171,7 @@ def _figures(row: Evaluated) -> Iterator[str]:
     if row.tally.n:
         yield f"N {row.tally.n}{f' in {spelled(row.file)}' if row.file else ''}"
     if f is not None:
-        if "off target" not in row.verdict:  # which has the same figure
-            yield f"valid {percent(f.valid)}"
-        yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
-        yield _entropy(f, sum(count > 0 for count in row.tally.cells))
+        yield from _sampled(row, f)
     if row.diversity is not None:
         yield f"{many(row.diversity.once, 'answer') if row.diversity.once else 'no answer'} only once"
         if row.diversity.top:
@@ -194,6 +192,16 @@ def _figures(row: Evaluated) -> Iterator[str]:
         if f is not None:  # otherwise the verdict has it
             yield f"TVD at least {thousandths(limits.tvd_low)}"
         yield f"on target at most {percent(limits.on_target_high)}"
+
+
+def _sampled(row: Evaluated, f: Figures) -> Iterator[str]:
+    """Figures of samples that are compared with targets."""
+    if "off target" not in row.verdict:  # which has the same figure
+        yield f"valid {percent(f.valid)}"
+    yield f"TVD {thousandths(f.tvd)} (perfect sampler {thousandths(f.tvd_floor)})"
+    yield _entropy(f, sum(count > 0 for count in row.tally.cells))
+    if f.detectable_tvd > _COARSE and phrase_of(row.verdict).startswith("follows the target ("):
+        yield f"a TVD below {thousandths(f.detectable_tvd)} could be missed"
 
 
 def _entropy(f: Figures, different: int) -> str:

@@ -254,7 +254,7 @@ def _spot(place: int, label: str, text: str, sampler: Sampler, row: Evaluated) -
     exact = row.exact.q[place] if row.exact is not None and row.exact.q else math.nan
     return {
         "target": label, "text": text, "sampler": sampler.label, "weight": cell.weight,
-        "share": cell.count / row.tally.n, "count": cell.count, "expected": known(cell.expected),
+        "share": cell.count / row.tally.n, "of_valid": cell.count / row.tally.on_target if row.tally.on_target else None, "count": cell.count, "expected": known(cell.expected),
         "residual": known(cell.residual) if row.tally.on_target else None, "differs": cell.differs or not row.tally.on_target, "exact": known(exact),
     }  # fmt: skip
 
@@ -266,7 +266,7 @@ def _strays(tally: Tally, name: str) -> Counter[str]:
 def _stray(name: str, sampler: Sampler, row: Evaluated) -> dict[str, Any]:
     count, text = _strays(row.tally, name).total(), "any other text" if name == OFF_TARGET else "cut at the limit of new tokens"
     return {
-        "target": name, "text": text, "sampler": sampler.label, "weight": 0.0, "share": count / row.tally.n,
+        "target": name, "text": text, "sampler": sampler.label, "weight": 0.0, "share": count / row.tally.n, "of_valid": None,
         "count": count, "expected": 0, "residual": None, "differs": count > 0, "exact": None,
     }  # fmt: skip
 

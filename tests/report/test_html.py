@@ -1448,7 +1448,7 @@ def test_on_a_phone_figures_of_fields_and_targets_are_stacked(browser, tmp_path)
     tops = first.locator("td.of").evaluate_all("some => some.map(e => e.getBoundingClientRect().top)")
     assert tops[0] < tops[1], "a line for each sampler"
     heads = page.locator(".numbers thead th:visible").all_inner_texts()
-    assert [head.strip() for head in heads] == ["target", "weight", "tuned", "untuned", "count", "expected", "of all", "residual"]
+    assert [head.strip() for head in heads] == ["target", "weight", "tuned", "untuned", "count", "expected", "of valid", "residual"]
     page.close()
 
 

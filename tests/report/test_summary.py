@@ -296,7 +296,7 @@ def test_an_exact_distance_decides_an_open_verdict(tmp_path):
     assert not any("--exact" in step for step in next_steps(open_one))  # there is no adapter
     for name in ("adapter_config.json", "adapter_model.safetensors", "config.yaml"):
         (run.path / name).touch()
-    assert open_one.rows[0].verdict.startswith("differs from the target by a true TVD between")
+    assert open_one.rows[0].verdict.startswith("differs, undecided by how much: true TVD between")
     step = f"compute the exact distance: `diffuse evaluate {run.path} --exact`"
     assert step in list(next_steps(open_one))
     (row,) = open_one.rows
@@ -902,3 +902,31 @@ def test_few_valid_answers_say_why_they_have_no_bars(tmp_path):
     reason = "no bars for fewer than 20 valid answers"
     assert reason in shown(found(tmp_path, {"{heads}": 10, "{tails}": 9}))
     assert reason not in shown(found(tmp_path, {"{heads}": 10, "{tails}": 10}))
+
+
+@pytest.mark.parametrize(("n", "said"), [(35, True), (5000, False)])
+def test_a_verdict_that_the_target_is_followed_says_what_could_be_missed(tmp_path, n, said):
+    judged = found(tmp_path, {"{heads}": n + n // 100 + 1, "{tails}": n})
+    least = judged.rows[0].figures.detectable_tvd
+    assert mark_of(judged.rows[0].verdict) == ("✓", "good")
+    assert (f"a TVD below {least:.3f} could be missed" in shown(judged)) == said == (least > 0.1)
+
+
+def test_a_table_of_runs_counts_undecided_prompts(tmp_path):
+    halves = {"request": "?", "targets": ["a", "b"]}
+    for name, a in (("even", 500), ("open", 535)):
+        run_with(tmp_path / name, {"p.json": halves}, {"lora": {"p.json": {"a": a, "b": 1000 - a}}})
+    rows = [line.split() for line in shown(evaluate([tmp_path]), 120).splitlines()]
+    assert [row[0:1] + row[3:] for row in rows if row[:1] in (["even"], ["open"])] == [
+        ["even", "1", "of", "1"],
+        ["open", "0", "of", "1,", "1", "?"],
+    ]
+
+
+def test_all_figures_of_many_prompts_are_those_of_one(tmp_path, in_process):
+    answers = [f"m/{k}.json,{text},5" for k in range(25) for text in "ab"]
+    for k in range(25):
+        write_json(tmp_path / f"m/{k}.json", {"request": f"{k}?", "targets": ["a", "b"]})
+    (tmp_path / "many.csv").write_text("prompt,text,count\n" + "\n".join(answers))
+    assert "next: add `--verbose --only NAME` for all figures of a prompt, or `--html" in in_process("evaluate", "many.csv").stderr
+    assert "test of fit" in in_process("evaluate", "many.csv", "--verbose", "--only", "m/7.json").stdout
