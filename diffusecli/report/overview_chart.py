@@ -16,6 +16,7 @@ _MOST_DESCRIBED = 60  # rows that a description has room for
 _SAMPLED = "Points: TVD (total variation distance) of the answers; 0 is perfect, 1 is the largest."
 _EXACT = "Points: TVD (total variation distance) of the model's own probabilities; 0 is perfect, 1 is the largest."
 _KL = " Exact KL: divergence of the model's own probabilities in nats; 0 is perfect."
+_EXCESS = " Excess TVD: minus the mean TVD of a perfect sampler with as many answers."
 _WITHIN = " A prompt can lie in the grey range and still fail: a verdict also depends on the valid share and the test of fit."
 
 
@@ -78,7 +79,7 @@ def _chart(rows: Sequence[Judged], scale: Scale, untuned: Sequence[Sampler]) -> 
 
 def _reading(rows: Sequence[Judged], *, sampled: bool, within: bool, kl: bool) -> str:
     beyond = beyond_axis(each.drawn for each in rows)
-    return f"{_SAMPLED if sampled else _EXACT}{_KL if kl else ''}{_WITHIN if within else ''}{beyond}"
+    return f"{_SAMPLED if sampled else _EXACT}{_KL if kl else _EXCESS if sampled else ''}{_WITHIN if within else ''}{beyond}"
 
 
 def _judged(section: Section) -> list[tuple[Sampler, Evaluated]]:
