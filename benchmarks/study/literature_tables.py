@@ -20,6 +20,9 @@ Lines = Callable[[str], Sequence[Line]]
 MOST_INVALID = 0.05
 """Of the answers on a law that passes."""
 
+FEWEST_VALID = 30
+"""Valid answers of a sample, below which figures of them alone say nothing."""
+
 _MODELS = {"eighty": "tuned on the 80 targets", "mixture": "tuned on the mixture"}
 
 
@@ -92,7 +95,7 @@ def stated(lines: Lines) -> Table:
     if not found:
         return
     splits = {TRAINED: "80 trained targets", PARAMETERS: "16 unseen parameters", FAMILIES: "100 targets of unseen families"}
-    heads = (cell for told in splits.values() for cell in (f"{told}: excess TVD, median", "valid, %"))
+    heads = (cell for told in splits.values() for cell in (f"{told}: excess TVD, median", "valid, % (median)"))
     yield "sampler", *heads, "MMLU", "drift, nats per token"
     for sampler, *values, mmlu in _published(lines, "stated", [*splits, "mmlu"], blanks=0):
         yield sampler, *(cell for value in values for cell in (value, "-")), mmlu, "-"
@@ -130,17 +133,25 @@ def _named(sampler: str, kind: str) -> str:
 def _both(line: Line | None, column: str, factor: float, digits: int) -> str:
     if line is None:
         return "-"
-    return " / ".join(f"{factor * float(line[name]):.{digits}f}" if line[name] else "-" for name in (column, f"valid_{column}"))
+    return " / ".join(
+        f"{factor * float(line[name]):.{digits}f}" if _known(line, name) else "-" for name in (column, f"valid_{column}")
+    )
 
 
 def _medians(some: Sequence[Line], column: str) -> str:
-    found = [[float(line[name]) for line in some if line[name]] for name in (column, f"valid_{column}")]
+    found = [[float(line[name]) for line in some if _known(line, name)] for name in (column, f"valid_{column}")]
     return " / ".join(f"{median(values):.3f}" if values else "-" for values in found)
 
 
 def _sum(some: Sequence[Line], column: str) -> str:
-    values = [float(line[column]) for line in some if line[column]]
+    values = [float(line[column]) for line in some if _known(line, column)]
     return f"{summed(values, len(BERNOULLI)):.2f}" if values else "-"
+
+
+def _known(line: Line, column: str) -> bool:
+    """Whether the line has the figure; a figure of sampled valid answers alone needs some of them."""
+    few = line["kind"] == "sampled" and column.startswith("valid_") and float(line["n"]) * float(line["valid"]) < FEWEST_VALID
+    return bool(line[column]) and not few
 
 
 def _valid(some: Sequence[Line]) -> str:

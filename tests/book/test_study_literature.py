@@ -303,3 +303,10 @@ def test_medians_are_of_each_split(workplace):
     rows = {cells[0]: cells[1:] for cells in table("stated")}
     assert rows["tuned on the 80 targets, sampled"] == ["0.125 / 0.000", "50.0", "-", "-", "0.500 / 0.250", "50.0", "-", "0.062"]
     assert rows["Qwen2.5-1.5B, untrained"] == [".477", "-", ".483", "-", ".589", "-", ".584", "-"]
+
+
+@pytest.mark.parametrize(("kind", "valid", "shown"), [("sampled", 0.29, False), ("sampled", 0.3, True), ("exact", 0.01, True)])
+def test_figures_of_valid_answers_alone_need_thirty_of_them(kind, valid, shown):
+    line = {"kind": kind, "n": "100", "valid": str(valid), "js": "0.5", "valid_js": "0.25"}
+    assert literature_tables._both(line, "js", 1, 2) == ("0.50 / 0.25" if shown else "0.50 / -")
+    assert literature_tables._medians([line], "js") == ("0.500 / 0.250" if shown else "0.500 / -")
