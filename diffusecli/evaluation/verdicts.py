@@ -160,7 +160,7 @@ def _bounds(found: Figures, exact: ExactFigures | None) -> tuple[float, float]:
 
 def _differs(low: float, high: float) -> str:
     """The difference with its bounds, if they say anything."""
-    return "differs, undecided by how much" + (f": {_between(low, high)}{_IS_CLOSE}" if low >= _ZERO or high < _USELESS else "")
+    return "differs, perhaps by little" + (f": {_between(low, high)}{_IS_CLOSE}" if low >= _ZERO or high < _USELESS else "")
 
 
 def _between(low: float, high: float) -> str:

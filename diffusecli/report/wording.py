@@ -41,7 +41,7 @@ _MARKS = (
     ("follows the target over all wordings", "≈", "near"),
     ("follows the target", "✓", "good"),
     ("close to the target", "≈", "near"),
-    ("differs, undecided", "?", "open"),
+    ("differs, perhaps", "?", "open"),
     ("undecided", "?", "open"),
     ("too few samples", "?", "open"),
     ("open-ended", "○", "open"),

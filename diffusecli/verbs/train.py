@@ -184,7 +184,7 @@ def _train(
             raise _stopped_at_once(run, newest_checkpoint(run), progress.step, command) from error
         # 4. exact figures of the final adapter, and everything to disk
         with _interruptible(run, "The training is complete and its last checkpoint is saved", command):
-            _announce_measuring(job, progress, notice)
+            _announce_end(job, progress, notice)
             trained = replace(_finish(job, optimiser, progress, config.to_yaml(), prompts), seconds_now=seconds)
 
     # 5. samples; the last checkpoint stays until everything is written
@@ -258,8 +258,13 @@ def settings_of_result(config: Config, inputs: Inputs, base: LoadedModel, proces
     return {**kept, **base.chat_settings.recorded, "prompts": prompts, **base.recorded, "processes": processes}
 
 
-def _announce_measuring(job: Job, progress: Progress, notice: Notice) -> None:
-    """Say how long the exact figures take, if long: without a backward pass, a prefix costs a third of what it costs in training."""
+def _announce_end(job: Job, progress: Progress, notice: Notice) -> None:
+    """Say which samples are deleted, and how long the exact figures take, if long.
+
+    Without a backward pass, a prefix costs a third of what it costs in training.
+    """
+    if progress.continued_at and (earlier := job.run.sample_files().get("lora")):
+        notice(f"{earlier}: is deleted, because its answers are those of the adapter before")
     questions = [*measurable(job, measured_questions(job)), *measurable(job, job.prompts.tests)]
     prefixes = sum(len(wording.trie.internal) for question in questions for wording in question.wordings)
     wait = prefixes * progress.seconds / max(1, progress.tokens) / 3

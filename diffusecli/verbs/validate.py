@@ -19,6 +19,7 @@ from diffusecli.prompts.experiment import Experiment
 from diffusecli.prompts.prompt import Prompt
 from diffusecli.prompts.prompt_files import each_once, files_at, inspect_prompt, prompts_of
 from diffusecli.runs.run_dir import RunDir
+from diffusecli.runs.sample_files import meta_path
 from diffusecli.system.errors import InputError, Problem, many, sentence
 from diffusecli.training.preflight import has_finished_run, instruction_problems, surrounding_problems
 
@@ -152,6 +153,11 @@ def _is_run(folder: Path) -> bool:
     return RunDir(folder).manifest.is_file() and RunDir(folder).config.is_file()
 
 
+def _is_of_samples(file: Path) -> bool:
+    """Whether this is a file of samples with metadata beside it, or that metadata."""
+    return file.name.endswith(".meta.json") or meta_path(file).is_file()
+
+
 def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in (Path(name) for named in paths for name in spread(named, endings=(".json", *CONFIG_ENDINGS))):
@@ -167,7 +173,9 @@ def _files(paths: Iterable[Path]) -> list[Path]:
             raise InputError(f"{path}: is neither a prompt (.json) nor a config (.yaml). Name one of these")
         found = visible_files(path, (".json", *CONFIG_ENDINGS)) if place.is_dir() else [path]
         runs = sorted({folder for file in found for folder in file.parents if _is_run(folder)})
-        inside = [file for file in found if not set(runs) & set(file.parents)] if place.is_dir() else found
+        inside = (
+            [file for file in found if not set(runs) & set(file.parents) and not _is_of_samples(file)] if place.is_dir() else found
+        )
         if runs and not inside:
             raise InputError(
                 f"{path}: contains runs, and no prompt or config of its own. Name the config of a run: {RunDir(runs[0]).config}"

@@ -147,3 +147,12 @@ def test_rows_of_a_table_that_are_skipped_are_named(in_process, tmp_path):
         done = in_process("validate", "p.json")
         assert done.returncode == 0
         assert says in done.stderr
+
+
+def test_samples_beside_prompts_are_not_checked_as_prompts(in_process, prompt_file, tmp_path):
+    prompt_file("p.json")
+    for name in ("before.json", "before.meta.json"):
+        (tmp_path / name).write_text('{"mode": "untuned"}')
+    done = in_process("validate", ".")
+    assert done.returncode == 0, done.stderr
+    assert "before" not in done.stdout + done.stderr

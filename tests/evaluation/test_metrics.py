@@ -253,7 +253,7 @@ EXACT = ExactFigures(kl=0.1, on_target=1.0, tvd=0.18)
             ExactFigures(kl=0.0, on_target=0.97, tvd=0.06),
             "off target 3 %, exact TVD 0.060 (up to 0.02 is close) (",
         ),
-        ({"{0}": 535, "{1}": 465}, None, "differs, undecided by how much: true TVD of at most 0.065 (up to 0.02 is close) (p ="),
+        ({"{0}": 535, "{1}": 465}, None, "differs, perhaps by little: true TVD of at most 0.065 (up to 0.02 is close) (p ="),
     ],
 )
 def test_the_models_own_probabilities_outweigh_samples_that_are_too_few_to_show_them(samples, exact, phrase):
@@ -287,8 +287,8 @@ def test_a_tvd_that_would_be_detected_is_never_zero():
 @pytest.mark.parametrize(
     ("samples", "phrase"),
     [
-        ({"{0}": 2, "{9}": 1, "{10}": 1, "{5}": 1}, "differs, undecided by how much (p = 0.0079, "),
-        ({"{0}": 2, "{5}": 2, "{10}": 1}, "differs, undecided by how much, 3 targets seen where 4 are expected (p = 0.0038, "),
+        ({"{0}": 2, "{9}": 1, "{10}": 1, "{5}": 1}, "differs, perhaps by little (p = 0.0079, "),
+        ({"{0}": 2, "{5}": 2, "{10}": 1}, "differs, perhaps by little, 3 targets seen where 4 are expected (p = 0.0038, "),
     ],
 )
 def test_a_bound_that_says_nothing_is_left_out(samples, phrase):

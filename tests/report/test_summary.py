@@ -296,7 +296,7 @@ def test_an_exact_distance_decides_an_open_verdict(tmp_path):
     assert not any("--exact" in step for step in next_steps(open_one))  # there is no adapter
     for name in ("adapter_config.json", "adapter_model.safetensors", "config.yaml"):
         (run.path / name).touch()
-    assert open_one.rows[0].verdict.startswith("differs, undecided by how much: true TVD between")
+    assert open_one.rows[0].verdict.startswith("differs, perhaps by little: true TVD between")
     step = f"compute the exact distance: `diffuse evaluate {run.path} --exact`"
     assert step in list(next_steps(open_one))
     (row,) = open_one.rows

@@ -54,8 +54,12 @@ def test_a_finished_run_goes_on_from_its_weights_figures_and_moments(config):
     assert done.before.kl == first.before.kl
     assert (manifest(config())["iterations"], manifest(config())["continued_at"]) == (13, [8])
     assert done.seconds > first.seconds
-    quietly(config(), more=1)
+    samples = Path(config().output_dir, "gen.lora.json")
+    samples.write_text("{}")
+    _, _, said = quietly(config(), more=1)
     assert manifest(config())["continued_at"] == [8, 13]
+    assert f"{samples}: is deleted, because its answers are those of the adapter before" in said
+    assert not samples.exists()
 
 
 def test_the_learning_rate_starts_anew_with_a_warm_up(config):
@@ -111,7 +115,7 @@ def test_a_training_that_lacks_its_figures_is_resumed_by_the_command_in_the_erro
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr("diffusecli.verbs.train._announce_measuring", interrupted)
+        during.setattr("diffusecli.verbs.train._announce_end", interrupted)
         with pytest.raises(InterruptedRun, match="The training is complete and its last checkpoint is saved"):
             quietly(config(), more=6)
     folder = config().output_dir
