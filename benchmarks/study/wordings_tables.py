@@ -33,7 +33,7 @@ def held_out(found: Sequence[Line]) -> Table:
         return
     yield "untrained group", "trained with", "requests", *(told for _, told, _, _ in _FIGURES)
     for group in GROUPS:
-        yield from _rows(group, [line for line in found if line["group"] == group and line["held_out"] in ("", group)])
+        yield from _rows(group, [line for line in found if line["group"] == group and not _was_trained(line)])
 
 
 def trained(found: Sequence[Line]) -> Table:
@@ -42,7 +42,7 @@ def trained(found: Sequence[Line]) -> Table:
         return
     yield "trained group", "trained with", "requests", *(told for _, told, _, _ in _FIGURES)
     for group in GROUPS:
-        yield from _rows(group, [line for line in found if line["group"] == group and line["held_out"] not in ("", group)])
+        yield from _rows(group, [line for line in found if line["group"] == group and _was_trained(line)])
 
 
 def over_groups(found: Sequence[Line]) -> Table:
@@ -51,8 +51,13 @@ def over_groups(found: Sequence[Line]) -> Table:
     if not any(line["model"] == MANY for line in some):
         return
     yield "groups", "trained with", "requests", *(told for _, told, _, _ in _FIGURES)
-    yield from _rows("untrained", [line for line in some if line["held_out"] in ("", line["group"])])
-    yield from _rows("trained", [line for line in some if line["held_out"] not in ("", line["group"])])
+    yield from _rows("untrained", [line for line in some if not _was_trained(line)])
+    yield from _rows("trained", [line for line in some if _was_trained(line)])
+
+
+def _was_trained(line: Line) -> bool:
+    """Whether the model was trained on the group. Models that hold out no group (untuned, mixture) were trained on none."""
+    return line["held_out"] not in ("", line["group"])
 
 
 def _rows(group: str, found: Sequence[Line]) -> Table:

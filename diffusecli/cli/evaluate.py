@@ -150,12 +150,9 @@ def _show(found: Evaluation, top: int, sort: Any, *, verbose: bool, whole: bool)
     for step in next_steps(found):
         notice(f"next: {step}")
     if not whole:
-        more = "`--html report.html` for charts"
-        figures = (
-            "`--verbose --only NAME` for all figures of a prompt"
-            if are_many(found.rows)
-            else ""
-            if verbose
-            else "`--verbose` for all figures"
-        )
-        notice(f"next: add {f'{figures}, or {more}' if figures else more}")
+        more = ["`--html report.html` for charts"]
+        if are_many(found.rows):
+            more.insert(0, "`--verbose --only NAME` for all figures of a prompt")
+        elif not verbose:
+            more.insert(0, "`--verbose` for all figures")
+        notice(f"next: add {', or '.join(more)}")

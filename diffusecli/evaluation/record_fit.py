@@ -61,8 +61,10 @@ def record_figures(
         of_field = found.valid, found.tvd, found.tvd_floor, found.excess_tvd, found.p_value
         words = verdict(found, None, VALUES, level)
         judged = words, found.too_even, too_few(found, level), found.least_p
-        furthest = _furthest(own, tallied), is_off(words, found, VALUES), _unknown(tallied)
-        fields.append(FieldFigures(name, len(own), *of_field, *judged, *furthest))
+        fields.append(FieldFigures(
+            name, len(own), *of_field, *judged,
+            furthest=_furthest(own, tallied), other_values=is_off(words, found, VALUES), unknown=_unknown(tallied),
+        ))  # fmt: skip
     fits, all_known = (sum(count for _, count in some) / n for some in (rows, known))
     scored = quality(target, rows, seed) if sdmetrics else None
     pairs, repeats, together, beyond = _pairs(target, known, seed)

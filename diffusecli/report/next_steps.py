@@ -26,10 +26,8 @@ _MANY_CUT = 0.05  # share of cut answers that could have become valid, which cal
 _MOST_FURTHER = 2  # runs that are all named
 _MOST_MORE = 100  # times as many answers
 _ENOUGH = 1000  # answers, as after a training
-_ENOUGH_OFF, _MOST_COMPARED = (
-    10,
-    10_000,
-)  # answers off target, and different texts among them, that are compared with the words of targets
+_ENOUGH_OFF = 10  # answers off target, from which they may belong to another prompt
+_MOST_COMPARED = 10_000  # different texts off target that are compared with the words of targets
 _MARGIN = 1.5  # the square root is only roughly right
 _STEP = 1.1  # from one number of answers to the next that is considered
 
